@@ -1,0 +1,50 @@
+# Every target works from a fresh clone, in a .venv of its own. Python 3.11 or newer and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+.PHONY: demo run test test-slow check bench train-lite evaluate clean
+.DELETE_ON_ERROR:
+
+# What serves: no torch, no CUDA.
+$(VENV)/serve: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu]'
+	touch $@
+
+# What develops and trains: the same, with torch's CPU build and the tools.
+$(VENV)/dev: $(VENV)/serve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev]'
+	touch $@
+
+demo: $(VENV)/serve  ## the real service on a free port, one tissue tile through it, out/demo.geojson and out/demo.png
+	$(BIN)/python -m app.demo
+
+run: $(VENV)/serve  ## serve on 127.0.0.1:8000
+	$(BIN)/karyon serve --port $(PORT)
+
+test: $(VENV)/dev  ## all tests that take seconds
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/dev  ## the tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+check: $(VENV)/dev  ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+bench: $(VENV)/dev  ## side by side against plain implementations; out/bench/results.json
+	$(BIN)/python tests/benchmarks/bench_separation.py
+	$(BIN)/python tests/benchmarks/bench_geojson.py
+
+train-lite: $(VENV)/dev  ## train karyon-lite on the CPU; goes on where it was stopped
+	$(BIN)/python -m training.train training/configs/lite.toml
+
+evaluate: $(VENV)/dev  ## scores of the shipped model on the held-out images; out/evaluate/
+	$(BIN)/python -m training.evaluate karyon-lite --data lizard --source consep
+
+clean:
+	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

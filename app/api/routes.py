@@ -1,0 +1,194 @@
+"""Which addresses are there, and what does each do with a request?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.datastructures import QueryParams
+from starlette.responses import HTMLResponse, Response
+
+from app.api import page, schemas
+from app.api.analysis import WRITERS, Result
+from app.api.errors import ANSWER, Unauthenticated
+from app.api.negotiation import choose
+from app.api.security import identify
+from app.api.services import Order, Services, timed, while_connected
+from app.api.uploads import check_declared
+from app.nuclei import errors as domain
+from app.nuclei.artifact import Artifact, list_artifacts, read_manifest
+from app.nuclei.errors import ArtifactError, InvalidParameter
+from app.nuclei.types import Profile
+from app.serving.lifecycle import State
+from app.telemetry import Record, log
+
+JSON = "application/json"
+PARAMETERS = frozenset({"mpp", "profile", "model"})
+NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining])
+
+_documented = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
+router = APIRouter()
+v1 = APIRouter(prefix="/v1", dependencies=_documented)
+
+
+def services_of(request: Request) -> Services:
+    """The parts of the application that a request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+def tenant_of(request: Request) -> str:
+    """Who is calling; see `app.api.security`."""
+    settings = services_of(request).settings
+    return identify(request, settings.api_keys, settings.allow_anonymous)
+
+
+def ready_tenant(request: Request) -> str:
+    """Who is calling, once the service can serve them."""
+    tenant = tenant_of(request)
+    services_of(request).lifecycle.require_ready()
+    return tenant
+
+
+@v1.post(
+    "/segment",
+    summary="Find and classify the nuclei of one image",
+    responses=schemas.SEGMENTED | schemas.every_problem(),
+    openapi_extra=schemas.SEGMENT_BODY,
+    response_class=Response,
+)
+async def segment(
+    request: Request,
+    tenant: Annotated[str, Depends(ready_tenant)],
+    mpp: Annotated[float | None, Query(description="um per pixel; default: the file's own, else the model's")] = None,
+    profile: Annotated[Profile | None, Query(description="accurate: the paper's three views; fast: one view")] = None,
+    model: Annotated[str | None, Query(description="NAME or NAME@VERSION, see /v1/models", max_length=200)] = None,
+) -> Response:
+    """Send a PNG, JPEG or TIFF as body, or as the field `image` of a form.
+
+    Coordinates in the answer are pixels of the upright image, (x, y) from its top left corner.
+    """
+    services, record = services_of(request), request.state.record
+    check_parameters(request.query_params)
+    media_type = choose(request.headers.get("accept"), tuple(WRITERS))
+    content_type = request.headers.get("content-type")
+    check_declared(content_type)
+    services.room.check()
+    with timed(record, "read"):
+        body = await request.body()
+    order = Order(mpp, profile, model or services.settings.model, media_type, tenant)
+    with services.room.admit():
+        work = services.answer(body, content_type, order, record)
+        written, result = await while_connected(request.receive, work)
+    return Response(written, headers=result_headers(result, record), media_type=media_type)
+
+
+def check_parameters(given: QueryParams) -> None:
+    """Refuse query parameters that do not exist or come twice: a typing error must not pass for a default.
+
+    Raises:
+        InvalidParameter: naming the first one.
+    """
+    for name in given:
+        if name not in PARAMETERS:
+            shown = name if re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) else "?"
+            raise InvalidParameter(shown, f"there is no such parameter; there are {', '.join(sorted(PARAMETERS))}")
+        if len(given.getlist(name)) > 1:
+            raise InvalidParameter(name, f"{name} is given more than once")
+
+
+def result_headers(result: Result, record: Record) -> dict[str, str]:
+    """What every form of a result carries, so that a picture or a table can be traced as well."""
+    model, report = result.context.model, result.segmentation.qc
+    stages = ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in record.stages.items())
+    headers = {
+        "Model-Version": f"{model.name}/{model.version}@sha256:{model.sha256}",
+        "Karyon-QC": report.verdict,
+        "Server-Timing": stages,
+        "Vary": "Accept",
+        "Cache-Control": "no-store",
+    }
+    return headers | ({"Karyon-QC-Codes": ", ".join(report.codes)} if report.codes else {})
+
+
+@v1.get(
+    "/models",
+    summary="The models that requests can name",
+    dependencies=[Depends(tenant_of)],
+    responses=schemas.LISTED | schemas.problems(ANSWER[Unauthenticated]),
+    response_class=Response,
+)
+def models(request: Request) -> Response:
+    """Name, digest, licence, training data and scores of each model in the store."""
+    entries = list(model_entries(list_artifacts(services_of(request).settings.model_store)))
+    return Response(orjson.dumps({"models": entries}), media_type=JSON)
+
+
+def model_entries(folders: Iterable[tuple[Any, bool]]) -> Iterable[dict[str, Any]]:
+    """One entry per readable model folder; one that cannot be read is logged and left out."""
+    for folder, active in folders:
+        try:
+            manifest = read_manifest(folder / "manifest.json")
+        except ArtifactError as error:
+            log("model left out of the list", reason=str(error))
+            continue
+        yield {
+            "name": manifest.name,
+            "version": manifest.version,
+            "sha256": Artifact(folder, manifest).sha256,
+            "active": active,
+            "classes": manifest.classes,
+            "mpp": manifest.mpp,
+            "patch_sizes": manifest.patch_sizes,
+            "licence": manifest.licence,
+            "training_data": manifest.training_data,
+            "scores": manifest.scores,
+        }
+
+
+def _state(state: State) -> Response:
+    return Response(orjson.dumps({"state": state}), headers={"Cache-Control": "no-store"}, media_type=JSON)
+
+
+@router.get(
+    "/healthz/startup", summary="Is the start over?", responses=schemas.HEALTHY | NOT_READY, response_class=Response
+)
+async def startup(request: Request) -> Response:
+    """200 once the model was loaded, well or badly; until then 503."""
+    lifecycle = services_of(request).lifecycle
+    if not lifecycle.started:
+        lifecycle.require_ready()
+    return _state(lifecycle.state)
+
+
+@router.get(
+    "/healthz/ready", summary="May requests be sent?", responses=schemas.HEALTHY | NOT_READY, response_class=Response
+)
+async def ready(request: Request) -> Response:
+    """200 while the model is proven and the service is not stopping. Load never changes it."""
+    lifecycle = services_of(request).lifecycle
+    lifecycle.require_ready()
+    return _state(lifecycle.state)
+
+
+@router.get("/healthz/live", summary="Does the process respond?", responses=schemas.HEALTHY, response_class=Response)
+async def live(request: Request) -> Response:
+    """200 as long as the event loop turns."""
+    return _state(services_of(request).lifecycle.state)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    return Response(services_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The API on one page that asks nothing of any other server."""
+    return HTMLResponse(page.render(request.app.openapi()), headers={"Content-Security-Policy": page.POLICY})

@@ -1,0 +1,163 @@
+"""How are the parts put together? The only place that knows all of them; nothing is built at import."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from threading import Lock
+
+import uvicorn
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.api import errors, routes
+from app.api.middleware import Accounted, Answered, BodyLimited
+from app.api.services import Services
+from app.nuclei.artifact import Artifact, load_artifact
+from app.nuclei.engine import OnnxEngine, cpu_limit
+from app.nuclei.errors import Refusal
+from app.nuclei.types import Engine
+from app.serving.admission import WaitingRoom
+from app.serving.device import EngineOpener, OneAtATime, open_on
+from app.serving.lifecycle import Lifecycle, State
+from app.serving.models import Models
+from app.serving.runner import Runner
+from app.settings import Settings, load_settings
+from app.telemetry import Metrics, log, log_as_json
+
+DESCRIPTION = (
+    "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
+    "Research use only. Not for diagnostic procedures."
+)
+
+
+def create_app(settings: Settings | None = None, open_engine: EngineOpener = OnnxEngine.open) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: read from the environment if None.
+        open_engine: makes an engine of an artifact.
+    """
+    settings = settings or load_settings()
+    services = assemble(settings, open_engine)
+    app = FastAPI(
+        title="Karyon",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=partial(running, services=services),
+    )
+    app.state.services = services
+    app.include_router(routes.router)
+    app.include_router(routes.v1)
+    for kind in (Refusal, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, errors.answer)
+    app.add_middleware(BodyLimited, max_bytes=settings.max_bytes)
+    app.add_middleware(Answered)
+    app.add_middleware(Accounted, metrics=services.metrics)  # added last, so it sees everything
+    return app
+
+
+def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
+    """The parts of one application; no thread, file or model is touched yet."""
+    threads, device = settings.threads or cpu_limit(), Lock()
+
+    def opened(artifact: Artifact) -> Engine:
+        return OneAtATime(open_on(settings.device, artifact, threads, open_engine), device)
+
+    room = WaitingRoom(settings.waiting_room, threads)
+    return Services(
+        settings=settings,
+        metrics=Metrics(),
+        lifecycle=Lifecycle(),
+        models=Models(partial(load_artifact, store=settings.model_store), opened, settings.models_in_memory),
+        room=room,
+        runner=Runner(threads, room.served),
+        decoders=CapacityLimiter(threads),
+    )
+
+
+@asynccontextmanager
+async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
+    """From start to stop: the model comes up in the background, running work ends before the threads do."""
+    services.lifecycle.start(partial(bring_up, services), partial(give_up, services))
+    try:
+        yield
+    finally:
+        services.lifecycle.drain()
+        services.runner.close()
+
+
+def bring_up(services: Services) -> None:
+    """Load and prove the default model, and say which it is and under which licence."""
+    reference = services.settings.model
+    log("loading", model=reference)
+    resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
+    services.warm(resident)
+    artifact, provider = resident.artifact, str(getattr(resident.engine, "provider", "unknown"))
+    labels = (artifact.name, artifact.version, artifact.sha256, provider, State.READY)
+    services.metrics.model_info.labels(*labels).set(1)
+    log(
+        "ready",
+        model=artifact.name,
+        version=artifact.version,
+        sha256=artifact.sha256,
+        licence=artifact.manifest.licence,
+        training_data=artifact.manifest.training_data,
+        provider=provider,
+    )
+
+
+def give_up(services: Services, error: Exception) -> None:
+    """Say why the model does not serve; the process stays up, unready."""
+    services.metrics.model_info.labels(services.settings.model.partition("@")[0], "", "", "", State.FAILED).set(1)
+    reason = f"{type(error).__name__}: {error}"
+    log("the model does not serve", logging.ERROR, model=services.settings.model, reason=reason)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that is unready from the first signal on and ends with status 0 after its last request."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end."""
+        if self._lifecycle.state is State.DRAINING:
+            self.force_exit = True  # asked a second time
+        self._lifecycle.drain()
+        self.should_exit = True
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Listen, and say where: with port 0 nobody else knows."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                log("listening", host=host, port=port)
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until a signal; the process's exit status."""
+    log_as_json(settings.log_level)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        settings.host,
+        settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+    Server(config, app.state.services.lifecycle).run()
+    return 0

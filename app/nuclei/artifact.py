@@ -1,0 +1,283 @@
+"""Is this model folder whole, and is it what it says? `model_store/README.md` describes it field by field."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.nuclei.errors import ArtifactDrift, ArtifactInvalid, DigestMismatch, UnknownModel
+from app.nuclei.hover import OperatingPoint
+from app.nuclei.taxonomy import NAMES
+from app.nuclei.types import Engine, HoverMaps, UInt8
+from app.nuclei.views import BY_NAME, View
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFile:
+    """One network of a model: its encoder, its file, the file's digest and its number of trainable parameters."""
+
+    encoder: str
+    file: str
+    sha256: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenFile:
+    """The test pair of a model: its file, the file's digest, and how far a map may be off."""
+
+    file: str
+    sha256: str
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What gives the weights their meaning.
+
+    Attributes:
+        name, version: as requests name them.
+        members: networks whose maps are averaged.
+        classes: names of channels 1.. of the class map.
+        mpp: um per pixel that the networks were trained at.
+        patch_sizes: sides of the patches they take, ascending.
+        margin: pixels distrusted at each inner side of a patch.
+        postprocess: operating point of the separation.
+        profiles: names of the views that are averaged, per profile.
+        temperature: class probabilities are calibrated as p^(1/T), normalised.
+        licence: of the weights.
+        training: data, licence, split, revision of the code.
+        tumour_burden_reason: why epithelium is not read as tumour; None if it may be.
+        scores: per-class scores with intervals, as training.evaluate wrote them.
+        golden: the test pair.
+    """
+
+    name: str
+    version: str
+    members: tuple[MemberFile, ...]
+    classes: tuple[str, ...]
+    mpp: float
+    patch_sizes: tuple[int, ...]
+    margin: int
+    postprocess: OperatingPoint
+    profiles: Mapping[str, tuple[str, ...]]
+    temperature: float
+    licence: str
+    training: Mapping[str, Any]
+    tumour_burden_reason: str | None
+    scores: Mapping[str, Any]
+    golden: GoldenFile
+
+    @property
+    def training_data(self) -> str:
+        """One line on what the weights were learnt from."""
+        return str(self.training.get("data", "unknown"))
+
+    def views(self, profile: str) -> tuple[View, ...]:
+        """The views that a profile averages."""
+        return tuple(BY_NAME[name] for name in self.profiles[profile])
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model folder whose every file is the one that its manifest names."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the weights: the file's own for one member, else that of the members' digests, a line each."""
+        digests = [m.sha256 for m in self.manifest.members]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The members' graphs, in order."""
+        return tuple(self.folder / m.file for m in self.manifest.members)
+
+    @cached_property
+    def golden(self) -> tuple[UInt8, HoverMaps]:
+        """The test pair: patches (N, P, P, 3) uint8 and the maps that one view of all members gives for them."""
+        with np.load(self.folder / self.manifest.golden.file) as content:
+            maps = HoverMaps(*(content[k].astype(np.float32) for k in ("np_prob", "hv", "type_prob")))
+            return content["patches"], maps
+
+
+def default_store() -> Path:
+    """`KARYON_MODEL_STORE`, else the source tree's `model_store/`, else what the wheel carries."""
+    if named := os.environ.get("KARYON_MODEL_STORE"):
+        return Path(named)
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / "model_store"
+    return beside if beside.is_dir() else package / "model_store"
+
+
+def load_artifact(reference: str, store: Path | None = None) -> Artifact:
+    """Find a model and verify every file of it.
+
+    Args:
+        reference: NAME (its active version) or NAME@VERSION.
+        store: folder of models; `default_store()` if None.
+
+    Raises:
+        UnknownModel: no such name or version.
+        ArtifactInvalid: the manifest is missing, unreadable or incomplete.
+        DigestMismatch: a file is missing or not what the manifest says.
+    """
+    store = default_store() if store is None else store
+    name, _, version = reference.partition("@")
+    if not _plain(name) or not (store / name).is_dir():
+        raise UnknownModel(f"there is no model called {name!r}; there are {', '.join(_names(store)) or 'none'}")
+    version = version or active_version(store, name)
+    if not _plain(version) or not (store / name / version).is_dir():
+        raise UnknownModel(f"model {name} has no version {version!r}; it has {', '.join(_versions(store / name))}")
+    return open_folder(store / name / version)
+
+
+def open_folder(folder: Path) -> Artifact:
+    """Read and verify one model folder, wherever it lies.
+
+    Raises:
+        ArtifactInvalid, DigestMismatch: as `load_artifact`.
+    """
+    artifact = Artifact(folder, read_manifest(folder / "manifest.json"))
+    manifest = artifact.manifest
+    for file, digest in [
+        *((m.file, m.sha256) for m in manifest.members),
+        (manifest.golden.file, manifest.golden.sha256),
+    ]:
+        if not _plain(file) or not (folder / file).is_file():
+            raise DigestMismatch(f"{manifest.name}@{manifest.version}: {file} is missing")
+        if sha256_of(folder / file) != digest:
+            raise DigestMismatch(f"{manifest.name}@{manifest.version}: {file} is not the file that the manifest names")
+    return artifact
+
+
+def list_artifacts(store: Path | None = None) -> Iterator[tuple[Path, bool]]:
+    """Folders of all models and versions, and whether each is its name's active one."""
+    store = default_store() if store is None else store
+    for name in _names(store):
+        active = active_version(store, name)
+        for version in _versions(store / name):
+            yield store / name / version, version == active
+
+
+def active_version(store: Path, name: str) -> str:
+    """The version that the text file `ACTIVE` names.
+
+    Raises:
+        ArtifactInvalid: there is no such file.
+    """
+    try:
+        return (store / name / "ACTIVE").read_text().strip()
+    except OSError as error:
+        raise ArtifactInvalid(f"model {name} has no ACTIVE version") from error
+
+
+def prove(engine: Engine, artifact: Artifact) -> float:
+    """Let an engine show that it gives the golden maps; the largest difference.
+
+    Raises:
+        ArtifactDrift: it is off by more than the manifest allows.
+    """
+    patches, maps = artifact.golden
+    drift, allowed = engine.predict(patches).furthest_from(maps), artifact.manifest.golden.tolerance
+    if not drift <= allowed:  # also catches NaN
+        raise ArtifactDrift(
+            f"{artifact.name}@{artifact.version}: golden pair off by {drift:.1e}, allowed {allowed:.1e}"
+        )
+    return drift
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest and check that it is complete and consistent.
+
+    Raises:
+        ArtifactInvalid: the message names the field.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactInvalid(f"{path.name} cannot be read: {error.__class__.__name__}") from error
+    try:
+        manifest = _manifest(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactInvalid(f"manifest of {path.parent.parent.name}: {error.__class__.__name__}: {error}") from error
+    _check(manifest)
+    return manifest
+
+
+def _manifest(content: Mapping[str, Any]) -> Manifest:
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"schema is {content['schema']}, this version reads {SCHEMA}")
+    return Manifest(
+        name=content["name"],
+        version=content["version"],
+        members=tuple(MemberFile(**m) for m in content["members"]),
+        classes=tuple(content["classes"]),
+        mpp=float(content["mpp"]),
+        patch_sizes=tuple(sorted(content["patch_sizes"])),
+        margin=int(content["margin"]),
+        postprocess=OperatingPoint.from_dict(content["postprocess"]),
+        profiles={name: tuple(views) for name, views in content["profiles"].items()},
+        temperature=float(content["calibration"]["temperature"]),
+        licence=content["licence"],
+        training=content["training"],
+        tumour_burden_reason=content["tumour_burden_reason"],
+        scores=content["scores"],
+        golden=GoldenFile(**content["golden"]),
+    )
+
+
+def _check(manifest: Manifest) -> None:
+    rules: list[tuple[Callable[[Manifest], bool], str]] = [
+        (lambda m: bool(m.members), "has no members"),
+        (lambda m: m.classes == NAMES, f"classes are not {', '.join(NAMES)}"),
+        (lambda m: m.mpp > 0, "mpp is not above 0"),
+        (lambda m: bool(m.patch_sizes) and 0 <= 2 * m.margin < m.patch_sizes[0], "margin leaves nothing of a patch"),
+        (lambda m: {"fast", "accurate"} <= set(m.profiles), "lacks the profile fast or accurate"),
+        (lambda m: all(v in BY_NAME for views in m.profiles.values() for v in views), "names an unknown view"),
+        (lambda m: all(m.profiles.values()), "has a profile without views"),
+        (lambda m: m.temperature > 0, "temperature is not above 0"),
+    ]
+    for holds, complaint in rules:
+        if not holds(manifest):
+            raise ArtifactInvalid(f"manifest of {manifest.name}@{manifest.version} {complaint}")
+
+
+def _plain(name: str) -> bool:
+    """A bare file name: requests name models, and a name must not lead out of the store."""
+    return bool(name) and name == Path(name).name and name not in (".", "..")
+
+
+def _names(store: Path) -> list[str]:
+    return sorted(p.name for p in store.iterdir() if (p / "ACTIVE").is_file()) if store.is_dir() else []
+
+
+def _versions(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if (p / "manifest.json").is_file())

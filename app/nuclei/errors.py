@@ -1,0 +1,150 @@
+"""Every way in which Karyon says no.
+
+KaryonError
+  Refusal               the caller's request cannot be served; each has one HTTP answer in app.api.errors
+    InvalidImage        empty, truncated or broken image
+    UnsupportedMediaType  not PNG, JPEG or TIFF, declared or detected
+    PayloadTooLarge     too many bytes or pixels
+    InvalidParameter    a parameter out of range; names it
+    UnknownModel        no such model or version in the store
+    NotAcceptable       no Accept entry that we can write
+    MppRequired         a slide job on a slide whose scale nobody has said
+    ViewportTooDense    more nuclei in a viewport than are sent at once
+    Conflict            two writers on one thing, or two models on one slide
+    StorageFull         the store has no room for this
+    NotFound            no such thing under this address
+    MissingExtra        an optional part is not installed
+    Overloaded          every place is taken; try again
+    NotReady            starting, or the model did not prove itself
+    Draining            stopping
+    InferenceFailed     the model or a worker failed on this request
+  ArtifactError         a model folder that must not be served
+    ArtifactInvalid     unreadable or incomplete manifest
+    DigestMismatch      a file is not what the manifest says
+    ArtifactDrift       the golden pair does not come out
+  EngineUnavailable     no ONNX Runtime, or not on the device that was demanded
+  StoreDamaged          what the store gives back is not what was put in
+"""
+
+from __future__ import annotations
+
+
+class KaryonError(Exception):
+    """Base of every error that Karyon raises on purpose."""
+
+
+class Refusal(KaryonError):
+    """A request that cannot be served; the message is written for the caller and holds no path or name of theirs."""
+
+
+class InvalidImage(Refusal):
+    """The bytes are empty, truncated, or no image that can be decoded."""
+
+
+class UnsupportedMediaType(Refusal):
+    """The declared or detected format is not PNG, JPEG or TIFF, or holds pixels we cannot read as RGB."""
+
+
+class PayloadTooLarge(Refusal):
+    """More bytes or pixels than the limits allow."""
+
+
+class InvalidParameter(Refusal):
+    """A parameter is out of range.
+
+    Attributes:
+        name: the parameter, as the caller wrote it.
+    """
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.name = name
+
+
+class UnknownModel(Refusal):
+    """The model store has no model, or no version, of this name."""
+
+
+class NotAcceptable(Refusal):
+    """None of the media types in `Accept` can be written."""
+
+
+class NotFound(Refusal):
+    """No such thing under this address."""
+
+
+class MppRequired(Refusal):
+    """Neither the caller nor the slide's file says how large a pixel is; a whole slide is not analysed on a guess."""
+
+
+class ViewportTooDense(Refusal):
+    """A viewport holds more nuclei than are sent at once.
+
+    Attributes:
+        limit: nuclei that are sent at once.
+        count: nuclei that the viewport holds at least.
+    """
+
+    def __init__(self, detail: str, limit: int = 0, count: int = 0) -> None:
+        super().__init__(detail)
+        self.limit, self.count = limit, count
+
+
+class Conflict(Refusal):
+    """It contradicts what is kept already: another model's results, or another writer's."""
+
+
+class StorageFull(Refusal):
+    """The disk or the quota has no room for this; nothing of it was kept."""
+
+
+class MissingExtra(Refusal):
+    """An optional part of Karyon is not installed; the message names the extra."""
+
+
+class Overloaded(Refusal):
+    """Every place in the waiting room is taken.
+
+    Attributes:
+        retry_after_s: seconds after which a place is likely.
+    """
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(Refusal):
+    """The service is starting, or its model did not prove itself."""
+
+
+class Draining(Refusal):
+    """The service is stopping and takes no new work."""
+
+
+class InferenceFailed(Refusal):
+    """The model or a worker failed on this request; other requests are not affected."""
+
+
+class ArtifactError(KaryonError):
+    """A model folder that must not be served."""
+
+
+class ArtifactInvalid(ArtifactError):
+    """The manifest is missing, unreadable or incomplete."""
+
+
+class DigestMismatch(ArtifactError):
+    """A file of the artifact is not the one that its manifest names."""
+
+
+class ArtifactDrift(ArtifactError):
+    """The engine does not give the golden maps back."""
+
+
+class EngineUnavailable(KaryonError):
+    """ONNX Runtime is not installed, or does not run on the device that was demanded."""
+
+
+class StoreDamaged(KaryonError):
+    """Bytes of the store do not decode, or were written by a newer version."""

@@ -1,0 +1,62 @@
+"""Is numba there, and how does Karyon use it?
+
+Kernels are compiled once and kept on disk, and release the GIL. Without numba every kernel has a library path that
+gives the same nuclei, several times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    import numba
+
+    HAVE_NUMBA = True
+except ImportError:
+    HAVE_NUMBA = False
+
+Array = npt.NDArray[Any]
+"""An array that a kernel reads or fills; its docstring or caller says of what shape and dtype."""
+
+
+_KERNEL_FILES = ("flood", "flood_queue", "jit", "landscape", "markers", "rings", "runs", "sobel", "tally", "tidying")
+_STAMP = tuple((path.stat().st_mtime, path.stat().st_size) for path in map(Path(__file__).with_stem, _KERNEL_FILES))
+
+
+def fit_for_kernel(array: npt.NDArray[Any], dtype: type[np.generic]) -> Array:
+    """The array, or a copy of the one kind that kernels are compiled for: C-contiguous, writeable, of this dtype."""
+    return np.require(array, dtype, ["C", "W"])
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first call, keep on disk, release the GIL; the plain function where numba is missing.
+
+    A kernel that Python calls returns no array but fills those it is given: an array made by a kernel that was kept on
+    disk as a part of another one cannot be handed out. No fast-math: sums keep their order, so a kernel's numbers
+    equal NumPy's to the last bit.
+    """
+    if not HAVE_NUMBA:
+        return function
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if kept is not None:  # numba looks at the kernel's own file alone, but kernels of other files are compiled into it
+        kept._source_stamp = _STAMP
+    return compiled
+
+
+@kernel
+def lowest_bit(word: np.uint64) -> int:
+    """Index of the lowest set bit of a word that has one, by a de Bruijn sequence."""
+    alone = word & (~word + np.uint64(1))
+    return _LOWEST_BIT[(alone * np.uint64(_DE_BRUIJN)) >> np.uint64(58)]  # type: ignore[no-any-return]
+
+
+_DE_BRUIJN = 0x03F79D71B4CB0A89
+_LOWEST_BIT = np.zeros(64, np.int64)
+for _bit in range(64):
+    _LOWEST_BIT[((1 << _bit) * _DE_BRUIJN & (1 << 64) - 1) >> 58] = _bit

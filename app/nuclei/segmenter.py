@@ -1,0 +1,137 @@
+"""One image in, its nuclei out: the one way that service, command line and evaluation share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from app.nuclei import hover, instances, qc, tiling, views
+from app.nuclei.artifact import Artifact
+from app.nuclei.engine import CUDA, OnnxEngine
+from app.nuclei.errors import InvalidImage, InvalidParameter
+from app.nuclei.types import Engine, Float32, HoverMaps, Mpp, Profile, Segmentation, UInt8
+
+SAME_SCALE = 0.02
+"""An image within 2 % of the model's mpp is not resampled: that would blur more than the scale is off."""
+
+
+def _ignore(stage: str, seconds: float) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A model and the engine that runs it; holds no state between images and may be shared by threads.
+
+    Attributes:
+        artifact: verified model folder.
+        engine: patches in, maps out; by default the model's own sessions on the CPU.
+        observe: told each stage's name and seconds: resample, infer, aggregate, postprocess.
+        batch: most patches handed to the engine at once.
+    """
+
+    artifact: Artifact
+    engine: Engine = field(default=None)  # type: ignore[assignment]
+    observe: Callable[[str, float], None] = _ignore
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.engine is None:
+            object.__setattr__(self, "engine", OnnxEngine.open(self.artifact))
+
+    @property
+    def default_profile(self) -> Profile:
+        """The paper's three views on a GPU, one view on a CPU."""
+        return "accurate" if getattr(self.engine, "provider", None) == CUDA else "fast"
+
+    def segment(self, image: UInt8, mpp: float | Mpp | None = None, profile: Profile | None = None) -> Segmentation:
+        """Find, separate, describe and classify every nucleus.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size from 1x1.
+            mpp: um per pixel; the model's own, with a warning, if None.
+            profile: "fast" (one view) or "accurate" (three); by default as the device suggests.
+
+        Raises:
+            InvalidImage: not (H, W, 3) uint8, or without pixels.
+            InvalidParameter: mpp is not a finite number above 0, or there is no such profile.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise InvalidImage(f"an image is (H, W, 3) uint8 with at least one pixel, not {image.shape} {image.dtype}")
+        profile = profile or self.default_profile
+        if profile not in self.artifact.manifest.profiles:
+            raise InvalidParameter("profile", f"no profile {profile!r}; fast and accurate are there")
+        scale = self._mpp(mpp)
+        with self._timed("resample"):
+            resampled = self._resample(image, scale)
+        maps = self.maps(resampled, profile)
+        with self._timed("postprocess"):
+            return self._nuclei(image, scale, profile, maps)
+
+    def maps(self, image: UInt8, profile: Profile) -> HoverMaps:
+        """The averaged maps (H, W) of an image that is at the model's mpp already."""
+        manifest = self.artifact.manifest
+        plan = tiling.plan(image.shape[0], image.shape[1], manifest.patch_sizes, manifest.margin)
+        chosen = manifest.views(profile)
+        patches = list(plan.cut(image))  # views of the image, not copies
+        found: list[HoverMaps] = []
+        with self._timed("infer"):
+            for first in range(0, len(patches), self.batch):
+                together = views.predict(self.engine, np.stack(patches[first : first + self.batch]), chosen)
+                found.extend(together[i] for i in range(len(together)))
+        with self._timed("aggregate"):
+            return plan.stitch(found)
+
+    def _nuclei(self, image: UInt8, mpp: Mpp, profile: Profile, maps: HoverMaps) -> Segmentation:
+        manifest = self.artifact.manifest
+        height, width = image.shape[:2]
+        labels = hover.separate(maps.np_prob, maps.hv, manifest.postprocess)
+        grid, repaired, dropped = instances.tidy(labels)
+        scale = (width / grid.shape[1], height / grid.shape[0])
+        nuclei = instances.describe(grid, calibrated(maps.type_prob, grid > 0, manifest.temperature), scale)
+        report = qc.assess(image, len(nuclei), mpp)
+        return Segmentation(
+            grid, nuclei, height, width, mpp, manifest.mpp, profile, report, repaired=repaired, dropped=dropped
+        )
+
+    def _mpp(self, mpp: float | Mpp | None) -> Mpp:
+        if mpp is None:
+            own = self.artifact.manifest.mpp
+            return Mpp(own, own, "model-default")
+        return mpp if isinstance(mpp, Mpp) else Mpp(float(mpp), float(mpp))
+
+    def _resample(self, image: UInt8, mpp: Mpp) -> UInt8:
+        own = self.artifact.manifest.mpp
+        factors = np.array([mpp.x, mpp.y]) / own
+        if (np.abs(factors - 1) <= SAME_SCALE).all():
+            return image
+        width, height = (max(1, round(n * f)) for n, f in zip(image.shape[1::-1], factors, strict=True))
+        how = cv2.INTER_AREA if (factors < 1).all() else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.observe(stage, time.perf_counter() - began)
+
+
+def calibrated(type_prob: Float32, where: np.ndarray, temperature: float) -> Float32:
+    """Class probabilities with their temperature applied at some pixels, the others left as they are.
+
+    Args:
+        type_prob: (H, W, C), sums to 1 over C.
+        where: (H, W) bool.
+        temperature: above 1 says less sure, below 1 surer; arg-max stays.
+    """
+    if temperature == 1:
+        return type_prob
+    result = type_prob.copy()
+    powered = type_prob[where] ** np.float32(1 / temperature)
+    result[where] = powered / powered.sum(-1, keepdims=True)
+    return result

@@ -1,0 +1,122 @@
+"""How is an image cut into patches that a network takes, and laid together again?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from app.nuclei.types import HoverMaps, UInt8
+
+
+class Span(NamedTuple):
+    """One patch along one axis: it begins at `start`; its trusted part is [low, high), in pixels of the image."""
+
+    start: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Patches of one size that cover an image, and which part of each is believed.
+
+    Attributes:
+        height, width: of the image.
+        patch: side of a patch.
+        rows, cols: spans down and across; every patch is one of `rows` with one of `cols`, row by row.
+    """
+
+    height: int
+    width: int
+    patch: int
+    rows: tuple[Span, ...]
+    cols: tuple[Span, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+    def cut(self, image: UInt8) -> Iterator[UInt8]:
+        """The patches in order, each (P, P, C); an image smaller than a patch is mirrored beyond its edge.
+
+        Raises:
+            ValueError: if the image is not of the size that was planned for.
+        """
+        if image.shape[:2] != (self.height, self.width):
+            raise ValueError(f"planned for {self.height}x{self.width}, got {image.shape[0]}x{image.shape[1]}")
+        missing = [(0, max(0, self.patch - n)) for n in image.shape[:2]]
+        if any(after for _, after in missing):
+            image = np.pad(image, [*missing, (0, 0)], mode="reflect")
+        for row in self.rows:
+            for col in self.cols:
+                yield image[row.start : row.start + self.patch, col.start : col.start + self.patch]
+
+    def stitch(self, patches: Sequence[HoverMaps]) -> HoverMaps:
+        """Lay the trusted part of each patch's maps where it was cut.
+
+        Args:
+            patches: maps of (P, P), in the order of `cut`.
+
+        Returns:
+            HoverMaps of (H, W), every pixel covered once.
+
+        Raises:
+            ValueError: if the number of patches is not the tiling's.
+        """
+        if len(patches) != len(self):
+            raise ValueError(f"{len(patches)} patches for a tiling of {len(self)}")
+        if len(self) == 1:
+            only, height, width = patches[0], self.height, self.width
+            return HoverMaps(only.np_prob[:height, :width], only.hv[:height, :width], only.type_prob[:height, :width])
+        size = (self.height, self.width)
+        whole = HoverMaps(
+            np.empty(size, np.float32),
+            np.empty((*size, 2), np.float32),
+            np.empty((*size, patches[0].type_prob.shape[-1]), np.float32),
+        )
+        places = ((row, col) for row in self.rows for col in self.cols)
+        for (row, col), maps in zip(places, patches, strict=True):
+            here = np.s_[row.low : row.high, col.low : col.high]
+            inside = np.s_[row.low - row.start : row.high - row.start, col.low - col.start : col.high - col.start]
+            whole.np_prob[here] = maps.np_prob[inside]
+            whole.hv[here] = maps.hv[inside]
+            whole.type_prob[here] = maps.type_prob[inside]
+        return whole
+
+
+def plan(height: int, width: int, patch_sizes: Sequence[int], margin: int) -> Tiling:
+    """Choose the patches for an image.
+
+    An image that fits a patch size is one patch of the smallest that it fits. A larger one is cut into the largest,
+    with at least `margin` distrusted pixels on each inner side. Patches are spread evenly and stay inside the image
+    wherever it is large enough, so that a network sees real tissue, not mirrored, at the border.
+
+    Args:
+        height, width: of the image, at least 1.
+        patch_sizes: that the model takes.
+        margin: pixels thrown away at each inner side of a patch.
+
+    Raises:
+        ValueError: if the image is empty, or the margin leaves nothing of a patch.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {height}x{width} has no pixels")
+    if margin < 0 or 2 * margin >= min(patch_sizes):
+        raise ValueError(f"a margin of {margin} leaves nothing of a patch of {min(patch_sizes)}")
+    fitting = [size for size in sorted(patch_sizes) if max(height, width) <= size]
+    patch = fitting[0] if fitting else max(patch_sizes)
+    return Tiling(height, width, patch, _spans(height, patch, margin), _spans(width, patch, margin))
+
+
+def _spans(length: int, patch: int, margin: int) -> tuple[Span, ...]:
+    if length <= patch:
+        return (Span(0, 0, length),)
+    count = ceil((length - 2 * margin) / (patch - 2 * margin))
+    starts = [round(i * (length - patch) / (count - 1)) for i in range(count)]
+    # Neighbours meet in the middle of what both saw.
+    seams = [(left + patch + right) // 2 for left, right in pairwise(starts)]
+    return tuple(Span(s, low, high) for s, low, high in zip(starts, [0, *seams], [*seams, length], strict=True))

@@ -1,0 +1,104 @@
+"""Which models are in memory, and how does one get there? Verified, opened, proven, then kept while it is used."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from app.nuclei.artifact import Artifact, prove
+from app.nuclei.errors import ArtifactError, EngineUnavailable, NotReady
+from app.nuclei.types import Engine
+
+Load = Callable[[str], Artifact]
+OpenEngine = Callable[[Artifact], Engine]
+Phase = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A model in memory whose engine gave the golden maps."""
+
+    artifact: Artifact
+    engine: Engine
+
+
+def _untimed(phase: str, seconds: float) -> None:
+    """Nobody watches."""
+
+
+class Models:
+    """Models by the reference that requests use; the least recently used one leaves when there are too many."""
+
+    def __init__(self, load: Load, open_engine: OpenEngine, keep: int) -> None:
+        """No models yet.
+
+        Args:
+            load: NAME or NAME@VERSION to a verified artifact; raises UnknownModel or ArtifactError.
+            open_engine: an artifact to what runs it.
+            keep: models held at once.
+        """
+        self._load = load
+        self._open_engine = open_engine
+        self._keep = keep
+        self._residents: OrderedDict[str, Resident] = OrderedDict()
+        self._lock = Lock()
+        self._loading = Lock()
+
+    def get(self, reference: str) -> Resident:
+        """The model of a request, loaded at first use; blocks while another one loads.
+
+        Raises:
+            UnknownModel: no such model or version.
+            NotReady: it is in the store, but must not be served.
+        """
+        try:
+            return self._find(reference) or self._admit(reference, _untimed)
+        except (ArtifactError, EngineUnavailable) as error:
+            raise NotReady(f"model {reference} is in the store, but must not be served; the log says why") from error
+
+    def load(self, reference: str, phase: Phase = _untimed) -> Resident:
+        """Load, open and prove a model.
+
+        Args:
+            reference: NAME or NAME@VERSION.
+            phase: told the seconds of each phase: verify, open, prove.
+
+        Raises:
+            UnknownModel, ArtifactError, EngineUnavailable: what is wrong with it.
+        """
+        return self._find(reference) or self._admit(reference, phase)
+
+    def _find(self, reference: str) -> Resident | None:
+        with self._lock:
+            if found := self._residents.get(reference):
+                self._residents.move_to_end(reference)
+            return found
+
+    def _admit(self, reference: str, phase: Phase) -> Resident:
+        with self._loading:
+            if found := self._find(reference):  # another thread was faster
+                return found
+            resident = self._bring_up(reference, phase)
+            with self._lock:
+                self._residents[reference] = resident
+                while len(self._residents) > self._keep:
+                    self._residents.popitem(last=False)
+            return resident
+
+    def _bring_up(self, reference: str, phase: Phase) -> Resident:
+        times = [time.perf_counter()]
+
+        def passed(name: str) -> None:
+            times.append(time.perf_counter())
+            phase(name, times[-1] - times[-2])
+
+        artifact = self._load(reference)
+        passed("verify")
+        engine = self._open_engine(artifact)
+        passed("open")
+        prove(engine, artifact)  # the first run also warms the sessions up
+        passed("prove")
+        return Resident(artifact, engine)

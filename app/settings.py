@@ -1,0 +1,145 @@
+"""What can an operator turn, what are the defaults, and which settings are refused?
+
+Every setting is an environment variable with the prefix `KARYON_`. Nothing is read at import: `load_settings` reads
+the environment once, and a variable that no setting answers to stops the start instead of being ignored.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "KARYON_"
+LET_PASS = frozenset({"KARYON_DATA", "KARYON_GOLDEN"})  # where tests and training find their data
+PILLOW_WARNS_ABOVE = 89_478_485  # pixels; beyond it the decoder's own alarm goes off
+
+
+class ApiKey(NamedTuple):
+    """One key that opens the service: the caller's id and the SHA-256 of the key, in lower-case hexadecimal."""
+
+    id: str
+    sha256: str
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default and its bounds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on; a public one needs API keys")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
+
+    model_store: Path | None = Field(None, description="folder of models; unset: the one that comes with the package")
+    model: str = Field("karyon-lite", description="model that serves when a request names none: NAME or NAME@VERSION")
+    profile: Literal["fast", "accurate"] | None = Field(
+        None, description="views averaged when a request names none; unset: accurate on a GPU, fast on a CPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where models run; cuda refuses to serve without a GPU, auto takes one if there is one"
+    )
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset: as many as the cgroup allows")
+    models_in_memory: int = Field(2, ge=1, le=64, description="models held at once; the least used one leaves first")
+
+    max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")
+    max_pixels: int = Field(
+        25_000_000,
+        ge=1,
+        le=PILLOW_WARNS_ABOVE,
+        description="pixels an image may have, as sent and at the model's scale",
+    )
+    min_mpp: float = Field(0.1, gt=0, allow_inf_nan=False, description="finest scale accepted, um per pixel")
+    max_mpp: float = Field(2.0, gt=0, allow_inf_nan=False, description="coarsest scale accepted, um per pixel")
+    waiting_room: int = Field(32, ge=1, description="requests held at once; the next one is told to come back")
+    shutdown_s: int = Field(45, ge=0, description="seconds that running requests may take to finish after SIGTERM")
+
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
+        (), description="who may call: comma-separated `id:sha256` pairs, the SHA-256 of each key in hexadecimal"
+    )
+    revision: str = Field(
+        "unknown", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="revision of the running code, written into results"
+    )
+    allow_anonymous: bool = Field(False, description="serve callers without a key even on a public address")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(_api_key(entry) for entry in value.split(",") if entry.strip())
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        if self.min_mpp > self.max_mpp:
+            raise ValueError("KARYON_MIN_MPP is above KARYON_MAX_MPP")
+        if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
+            raise ValueError(
+                f"{self.host} can be reached from outside: set KARYON_API_KEYS, or KARYON_ALLOW_ANONYMOUS=true"
+            )
+        return self
+
+
+def _api_key(entry: str) -> ApiKey:
+    match = re.fullmatch(r"\s*([A-Za-z0-9._-]{1,64}):([0-9a-fA-F]{64})\s*", entry)
+    if not match:  # the entry itself may be a key in clear text: it is not repeated
+        raise ValueError("each entry of KARYON_API_KEYS reads id:sha256, e.g. ward3:$(printf %s KEY | sha256sum)")
+    return ApiKey(match[1], match[2].lower())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def strangers(env: Iterable[str]) -> list[str]:
+    """Names in `env` that look like settings of Karyon and are none, sorted."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | LET_PASS
+    return sorted(name for name in env if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def load_settings(env: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """The settings of this process; command-line values in `given` win over the environment.
+
+    Args:
+        env: names to look for misspelt settings in; the environment of the process if None.
+
+    Raises:
+        SystemExit: naming each misspelt or invalid setting, never its value.
+    """
+    if unknown := strangers(os.environ if env is None else env):
+        raise SystemExit(f"no such setting: {', '.join(unknown)}")
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SystemExit("\n".join(_complaints(error))) from None
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    names = [f"{PREFIX}{e['loc'][0]}".upper() if e["loc"] else "settings" for e in found]
+    return [f"{name}: {e['msg'].removeprefix('Value error, ')}" for name, e in zip(names, found, strict=True)]
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: variable, default, meaning."""
+    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f"`{str(field.default).lower()}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(settings_table())

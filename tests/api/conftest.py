@@ -1,0 +1,185 @@
+"""A service over a small true model: no weights, dark blobs are nuclei."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from app.main import create_app
+from app.nuclei.hover import NATIVE
+from app.nuclei.taxonomy import NAMES
+from app.nuclei.types import Engine, UInt8
+from app.settings import Settings
+
+pytestmark = pytest.mark.anyio
+START_S = 60
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def store(tmp_path: Path, ink: Engine, tissue: UInt8) -> Path:
+    """A store with the model ink@1."""
+    build_model(tmp_path / "store" / "ink" / "1", ink, tissue[:256, :256])
+    (tmp_path / "store" / "ink" / "ACTIVE").write_text("1\n")
+    return tmp_path / "store"
+
+
+def build_model(folder: Path, engine: Engine, image: UInt8, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    patch = np.zeros((1, 256, 256, 3), np.uint8)
+    patch[0, : image.shape[0], : image.shape[1]] = image
+    maps = engine.predict(patch)
+    np.savez(folder / "golden.npz", patches=patch, np_prob=maps.np_prob, hv=maps.hv, type_prob=maps.type_prob)
+    (folder / "ink.onnx").write_bytes(b"no weights: ink is dark")
+    (folder / "manifest.json").write_text(json.dumps(manifest_of(folder) | changes))
+    return folder
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("ink.onnx", "golden.npz")}
+    return {
+        "schema": 1,
+        "name": "ink",
+        "version": folder.name,
+        "members": [{"encoder": "ink", "file": "ink.onnx", "sha256": digests["ink.onnx"], "parameters": 0}],
+        "classes": list(NAMES),
+        "mpp": 0.5,
+        "patch_sizes": [256, 512],
+        "margin": 64,
+        "postprocess": asdict(NATIVE),
+        "profiles": {"fast": ["original"], "accurate": ["original", "left-right", "up-down"]},
+        "calibration": {"temperature": 1.0},
+        "licence": "CC0-1.0",
+        "training": {"data": "drawn discs"},
+        "tumour_burden_reason": "discs are no tissue",
+        "scores": {},
+        "golden": {"file": "golden.npz", "sha256": digests["golden.npz"], "tolerance": 1e-3},
+    }
+
+
+@pytest.fixture(scope="session")
+def onnx_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with dark@1, the same idea as a graph that ONNX Runtime really runs."""
+    store = tmp_path_factory.mktemp("onnx") / "store"
+    folder = store / "dark" / "1"
+    folder.mkdir(parents=True)
+    write_dark_graph(folder / "ink.onnx")
+    patch = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
+    np_prob = (patch.astype(np.float32).mean(-1) < 128).astype(np.float32)
+    type_prob = np.stack([1 - np_prob, np_prob, *[np.zeros_like(np_prob)] * 5], axis=-1)
+    hv = np.zeros((*np_prob.shape, 2), np.float32)
+    np.savez(folder / "golden.npz", patches=patch, np_prob=np_prob, hv=hv, type_prob=type_prob)
+    (folder / "manifest.json").write_text(json.dumps(manifest_of(folder) | {"name": "dark"}))
+    (store / "dark" / "ACTIVE").write_text("1\n")
+    return store
+
+
+def write_dark_graph(path: Path) -> None:
+    """patches -> np_prob = mean < 128, no offsets, everything a neutrophil."""
+    onnx = pytest.importorskip("onnx")
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    one, half, zero = (
+        onnx.numpy_helper.from_array(np.float32(v), n) for v, n in ((1, "one"), (128, "half"), (0, "zero"))
+    )
+    last = onnx.numpy_helper.from_array(np.array([-1]), "last")
+    five = onnx.numpy_helper.from_array(np.array([1, 1, 1, 5]), "five")
+    two = onnx.numpy_helper.from_array(np.array([1, 1, 1, 2]), "two")
+    nodes = [
+        node("Cast", ["patches"], ["float"], to=onnx.TensorProto.FLOAT),
+        node("ReduceMean", ["float", "last"], ["mean"], keepdims=0),
+        node("Less", ["mean", "half"], ["dark"]),
+        node("Cast", ["dark"], ["np_prob"], to=onnx.TensorProto.FLOAT),
+        node("Unsqueeze", ["np_prob", "last"], ["ink"]),
+        node("Sub", ["one", "ink"], ["paper"]),
+        node("Mul", ["ink", "zero"], ["nothing"]),
+        node("Tile", ["nothing", "five"], ["others"]),
+        node("Tile", ["nothing", "two"], ["hv"]),
+        node("Concat", ["paper", "ink", "others"], ["type_prob"], axis=-1),
+    ]
+    outputs = [value(name, onnx.TensorProto.FLOAT, None) for name in ("np_prob", "hv", "type_prob")]
+    inputs = [value("patches", onnx.TensorProto.UINT8, ["n", "p", "p", 3])]
+    graph = onnx.helper.make_graph(nodes, "dark", inputs, outputs, [one, half, zero, last, five, two])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(path))
+
+
+@pytest.fixture
+def settings(store: Path) -> Settings:
+    return Settings(model_store=store, model="ink", threads=1, device="cpu")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running application and a client that talks to it in memory."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+
+    async def segment(self, content: bytes, kind: str | None = "image/png", **parts: Any) -> httpx.Response:
+        headers = ({"Content-Type": kind} if kind else {}) | parts.pop("headers", {})
+        return await self.http.post("/v1/segment", content=content, headers=headers, **parts)
+
+
+Serving = Callable[..., Any]
+
+
+@pytest.fixture
+def serving(settings: Settings, ink: Engine) -> Serving:
+    """Start a service, with other settings or another engine if given; `async with serving() as service`."""
+
+    @asynccontextmanager
+    async def start(wait: bool = True, engine: Engine = ink, **changes: Any) -> AsyncIterator[Service]:
+        app = create_app(settings.model_copy(update=changes), lambda artifact, provider, threads: engine)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://karyon") as http,
+        ):
+            if wait:
+                app.state.services.lifecycle.wait_started(START_S)
+            yield Service(app, http)
+
+    return start
+
+
+@pytest.fixture
+async def service(serving: Serving) -> AsyncIterator[Service]:
+    async with serving() as running:
+        yield running
+
+
+def as_bytes(image: Image.Image | UInt8, kind: str = "png", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def png(tissue: UInt8) -> bytes:
+    return as_bytes(tissue)
+
+
+@pytest.fixture
+def encoded() -> Callable[..., bytes]:
+    return as_bytes
+
+
+@pytest.fixture
+def model_builder() -> Callable[..., Path]:
+    return build_model

@@ -1,0 +1,181 @@
+"""The real server on a loopback port: start, hanging up, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from app.client import Client, ServiceError
+from app.main import Server, create_app
+
+PATIENCE_S = 60
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+class Valve:
+    """An engine that can be closed: batches then wait until it is opened again."""
+
+    def __init__(self, engine) -> None:
+        self.engine, self.open, self.batches = engine, threading.Event(), 0
+        self.open.set()
+
+    def predict(self, patches):
+        self.batches += 1
+        assert self.open.wait(PATIENCE_S)
+        return self.engine.predict(patches)
+
+
+def ask(address: str, png: bytes) -> httpx.Response:
+    return httpx.post(f"{address}/v1/segment", params={"mpp": 0.5}, content=png, timeout=PATIENCE_S)
+
+
+@contextmanager
+def serving(app) -> Iterator[tuple[Server, str]]:
+    """The application under its own server in a thread, and its address."""
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False)
+    server = Server(config, app.state.services.lifecycle)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started, "the server")
+        host, port = server.servers[0].sockets[0].getsockname()
+        app.state.services.lifecycle.wait_started(PATIENCE_S)
+        yield server, f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def valve(ink) -> Valve:
+    return Valve(ink)
+
+
+@pytest.fixture
+def app(settings, valve):
+    return create_app(settings, lambda artifact, provider, threads: valve)
+
+
+def test_the_client_gets_nuclei_models_and_reasons(app, png, tmp_path):
+    (tmp_path / "tile.png").write_bytes(png)
+    with serving(app) as (_, address), Client(address) as client:
+        assert client.ready()
+        assert client.segment(tmp_path / "tile.png", mpp=0.5)["summary"]["total"] == 132
+        assert [m["name"] for m in client.models()] == ["ink"]
+        with pytest.raises(ServiceError, match="accepted") as refusal:
+            client.segment(png, mpp=50)
+        assert (refusal.value.status, refusal.value.slug) == (422, "invalid-parameter")
+
+
+def test_a_client_without_a_server_says_so():
+    with Client("http://127.0.0.1:9") as client:
+        assert not client.ready()
+        with pytest.raises(ServiceError, match="no answer"):
+            client.models()
+
+
+def test_queued_work_of_a_caller_who_hung_up_never_runs(app, png, valve):
+    room = app.state.services.room
+    with serving(app) as (_, address), httpx.Client(base_url=address, timeout=PATIENCE_S) as patient:
+        before = valve.batches
+        valve.open.clear()
+        first = threading.Thread(target=patient.post, args=("/v1/segment",), kwargs={"content": png})
+        first.start()
+        wait_for(lambda: valve.batches == before + 1, "the first request to run")
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=address, timeout=0.5) as hasty:
+            hasty.post("/v1/segment", content=png)
+        wait_for(lambda: room.inside == 1, "the second request to give its place back")
+        valve.open.set()
+        first.join(PATIENCE_S)
+        assert valve.batches == before + 1
+        assert patient.post("/v1/segment", content=png).status_code == 200
+
+
+def test_a_body_above_the_limit_gets_its_answer(settings, valve):
+    app = create_app(settings.model_copy(update={"max_bytes": 1000}), lambda artifact, provider, threads: valve)
+    with serving(app) as (_, address):
+        answer = httpx.post(f"{address}/v1/segment", content=bytes(200_000))
+        assert (answer.status_code, answer.json()["type"]) == (413, "urn:karyon:problem:payload-too-large")
+
+
+@contextmanager
+def process(store: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`karyon serve` as a process, ready; and its address."""
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KARYON_")}
+    env |= {"KARYON_MODEL_STORE": str(store), "KARYON_MODEL": "dark", "KARYON_THREADS": "1"} | environment
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            address = ""
+            for text in server.stderr:
+                line = json.loads(text)
+                if line["event"] == "listening":
+                    address = f"http://{line['host']}:{line['port']}"
+                if line["event"] == "ready":
+                    break
+            yield server, address
+        finally:
+            server.kill()
+
+
+def test_sigterm_lets_running_work_finish(app, png, valve):
+    answers = []
+    with serving(app) as (server, address):
+        valve.open.clear()
+        before = valve.batches
+        asking = threading.Thread(target=lambda: answers.append(ask(address, png)))
+        asking.start()
+        wait_for(lambda: valve.batches > before, "the request to run")
+        server.handle_exit(signal.SIGTERM, None)
+        assert app.state.services.lifecycle.state == "draining"
+        valve.open.set()
+        asking.join(PATIENCE_S)
+    assert [answer.status_code for answer in answers] == [200]
+
+
+def test_sigterm_ends_the_process_with_status_0(onnx_store, png):
+    with process(onnx_store) as (server, address):
+        assert ask(address, png).json()["summary"]["total"] == 132
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+
+
+def test_the_process_logs_nothing_but_json(onnx_store, png):
+    with process(onnx_store) as (server, address):
+        ask(address, png)
+        server.send_signal(signal.SIGTERM)
+        lines = [json.loads(text) for text in server.stderr]
+    assert any(line["event"] == "request" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"KARYON_MAX_BITES": "5"}, "no such setting: KARYON_MAX_BITES"),
+        ({"KARYON_HOST": "0.0.0.0"}, "KARYON_API_KEYS"),
+        ({"KARYON_PORT": "many"}, "KARYON_PORT"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start(environment, reason):
+    command = [sys.executable, "-m", "app.cli", "serve"]
+    env = os.environ | environment
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, reason in done.stderr) == (2, True)

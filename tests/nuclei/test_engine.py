@@ -1,0 +1,86 @@
+"""The shipped model on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.nuclei import engine as engines
+from app.nuclei import load_artifact
+from app.nuclei.artifact import Artifact, prove
+from app.nuclei.engine import CPU, OnnxEngine, cpu_limit, mean
+from app.nuclei.errors import EngineUnavailable
+from app.nuclei.types import HoverMaps
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return load_artifact("karyon-lite")
+
+
+@pytest.fixture(scope="module")
+def engine(artifact: Artifact) -> OnnxEngine:
+    return OnnxEngine.open(artifact, threads=1)
+
+
+def test_the_shipped_model_gives_its_golden_maps(engine: OnnxEngine, artifact: Artifact) -> None:
+    assert prove(engine, artifact) <= artifact.manifest.golden.tolerance
+
+
+def test_the_provider_is_read_back(engine: OnnxEngine) -> None:
+    assert (engine.provider, engine.device) == (CPU, "cpu")
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_maps_are_probabilities_of_the_patch_size(engine: OnnxEngine, size: int) -> None:
+    maps = engine.predict(np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8))
+    assert (maps.np_prob.shape, maps.hv.shape, maps.type_prob.shape) == (
+        (1, size, size),
+        (1, size, size, 2),
+        (1, size, size, 7),
+    )
+    np.testing.assert_allclose(maps.type_prob.sum(-1), 1, atol=1e-5)
+
+
+def test_a_patch_is_the_same_alone_and_among_others(engine: OnnxEngine, artifact: Artifact) -> None:
+    patch = artifact.golden[0]
+    others = np.random.default_rng(1).integers(0, 256, (3, 256, 256, 3), np.uint8)
+    together = engine.predict(np.concatenate([others, patch]))
+    assert together[3:].furthest_from(engine.predict(patch)) <= 1e-5
+
+
+def test_members_are_averaged_as_probabilities() -> None:
+    a, b = (
+        HoverMaps(*(np.full(s, v, np.float32) for s in ((1, 2, 2), (1, 2, 2, 2), (1, 2, 2, 7)))) for v in (0.2, 0.6)
+    )
+    assert mean([a, b]).np_prob[0, 0, 0] == pytest.approx(0.4)
+
+
+def test_a_device_that_is_not_there_is_refused(artifact: Artifact) -> None:
+    with pytest.raises(EngineUnavailable, match="CUDA"):
+        OnnxEngine.open(artifact, "CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+    ids=["v2", "v2 unlimited", "v1", "v1 unlimited", "no control group"],
+)
+def test_the_control_groups_quota_is_obeyed(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert engines._cgroup_quota(tmp_path) == expected
+
+
+def test_at_least_one_thread_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_cgroup_quota", lambda: 0.25)
+    assert cpu_limit() == 1

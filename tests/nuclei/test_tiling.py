@@ -1,0 +1,64 @@
+"""Cutting and laying together again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.nuclei.tiling import plan
+from app.nuclei.types import HoverMaps
+
+SIDES = st.integers(1, 260)
+
+
+def _as_maps(patch: np.ndarray) -> HoverMaps:
+    values = patch.astype(np.float32)
+    return HoverMaps(values[..., 0], values[..., :2], np.repeat(values[..., 2:], 7, -1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=SIDES, width=SIDES, margin=st.integers(0, 15))
+def test_cut_then_stitch_is_the_identity(height: int, width: int, margin: int) -> None:
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
+    tiling = plan(height, width, (32, 64), margin)
+    whole = tiling.stitch([_as_maps(patch) for patch in tiling.cut(image)])
+    np.testing.assert_array_equal(whole.hv, image[..., :2])
+    np.testing.assert_array_equal(whole.type_prob[..., 0], image[..., 2])
+
+
+@pytest.mark.parametrize("side", [1, 31, 32, 33, 63, 64])
+def test_an_image_that_fits_a_patch_size_is_one_patch_of_the_smallest(side: int) -> None:
+    tiling = plan(side, 5, (32, 64), 8)
+    assert (len(tiling), tiling.patch) == (1, 32 if side <= 32 else 64)
+
+
+@pytest.mark.parametrize("side", [65, 97, 3 * 64 + 7, 1000])
+def test_every_inner_side_of_a_patch_has_its_margin(side: int) -> None:
+    tiling = plan(side, side, (32, 64), 8)
+    for before, after in zip(tiling.rows, tiling.rows[1:], strict=False):
+        assert before.start + 64 - before.high >= 8
+        assert after.low - after.start >= 8
+
+
+@pytest.mark.parametrize("side", [65, 97, 1000])
+def test_patches_of_a_large_image_hold_nothing_but_the_image(side: int) -> None:
+    tiling = plan(side, side, (32, 64), 8)
+    assert all(span.start >= 0 and span.start + 64 <= side for span in tiling.rows)
+
+
+def test_the_cut_of_a_flipped_image_is_the_flipped_cut() -> None:
+    tiling = plan(500, 700, (128, 256), 32)
+    assert [700 - 256 - s.start for s in reversed(tiling.cols)] == [s.start for s in tiling.cols]
+
+
+@pytest.mark.parametrize(("height", "width", "margin"), [(0, 5, 0), (5, 0, 0), (5, 5, 16), (5, 5, -1)])
+def test_what_cannot_be_planned_is_refused(height: int, width: int, margin: int) -> None:
+    with pytest.raises(ValueError, match=r"pixels|margin"):
+        plan(height, width, (32, 64), margin)
+
+
+def test_an_image_of_another_size_than_planned_is_refused() -> None:
+    with pytest.raises(ValueError, match="planned for"):
+        list(plan(10, 10, (32,), 4).cut(np.zeros((10, 11, 3), np.uint8)))

@@ -1,0 +1,35 @@
+"""Variation changes colours, not places."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.augment import Jitter, recolour, symmetry
+
+
+def test_no_jitter_changes_nothing_but_a_rounding() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    still = Jitter(brightness=0, contrast=0, saturation=0, hue=0, blur=0)
+    assert np.abs(recolour(image, still, np.random.default_rng(1)).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("jitter", [Jitter(), Jitter(stain=0.3), Jitter(blur=1)], ids=["colour", "stain", "blur"])
+def test_recolouring_keeps_size_and_type_and_changes_pixels(jitter: Jitter) -> None:
+    image = np.random.default_rng(0).integers(60, 220, (32, 40, 3), np.uint8)
+    varied = recolour(image, jitter, np.random.default_rng(2))
+    assert (varied.shape, varied.dtype) == (image.shape, np.uint8)
+    assert not np.array_equal(varied, image)
+
+
+def test_glass_stays_white_under_stain_variation() -> None:
+    glass = np.full((16, 16, 3), 255, np.uint8)
+    only_stain = Jitter(brightness=0, contrast=0, saturation=0, hue=0, blur=0, stain=0.3)
+    assert recolour(glass, only_stain, np.random.default_rng(3)).min() >= 250
+
+
+def test_all_eight_symmetries_are_drawn_alike() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [symmetry(rng).name for _ in range(800)]
+    assert len(set(drawn)) == 8
+    assert all(60 < drawn.count(name) < 140 for name in set(drawn))

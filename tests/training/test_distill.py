@@ -1,0 +1,97 @@
+"""A student learns from its teacher's maps."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from app.nuclei.types import HoverMaps
+from app.nuclei.views import VIEWS, View
+from tests.drawn import InkEngine, draw_tissue
+from tests.training.test_data import write_lizard
+from training import losses
+from training.augment import Jitter
+from training.config import RunConfig
+from training.data import lizard
+from training.data.crops import RandomCrops, soft_targets
+from training.distill import packed, unlabelled
+from training.network import Logits
+from training.train import loss_of, random_crops, train
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "student",
+            "network": "lite-narrow",
+            "threads": 1,
+            "workers": 0,
+            "data": {"sources": ["glas"], "validation": 0.34, "crop": 64, "crops_per_epoch": 4},
+            "recipe": {"epochs": 1, "batch": 2},
+            "distill": {"teacher": "karyon-lite"},
+        }
+    )
+
+
+def _maps(image: np.ndarray) -> HoverMaps:
+    return InkEngine().predict(image[None])[0]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda v: v.name)
+def test_a_turned_crop_has_turned_maps_and_arrows(view: View) -> None:
+    image = draw_tissue(64, 64)
+    turned = _maps(np.ascontiguousarray(view.see(image)))
+    soft = soft_targets(packed(_maps(image)).astype(np.float32), view, labelled=True)
+    np.testing.assert_allclose(soft["soft_np"], turned.np_prob, atol=2e-3)
+    np.testing.assert_allclose(soft["soft_hv"].permute(1, 2, 0), turned.hv, atol=0.2)  # centres round to a pixel
+    np.testing.assert_allclose(soft["soft_nc"].permute(1, 2, 0), turned.type_prob, atol=2e-3)
+
+
+def test_a_student_that_says_what_its_teacher_says_is_right() -> None:
+    maps = _maps(draw_tissue(64, 64))
+    soft = {k: v[None] for k, v in soft_targets(packed(maps).astype(np.float32), VIEWS[0], labelled=True).items()}
+    said = Logits(
+        torch.stack([1 - soft["soft_np"], soft["soft_np"]], 1).clamp_min(1e-9).log(),
+        torch.atanh(soft["soft_hv"].clamp(-0.999999, 0.999999)),
+        soft["soft_nc"].clamp_min(1e-9).log(),
+    )
+    assert all(float(v) == pytest.approx(0, abs=1e-3) for v in losses.soft_terms(said, soft).values())
+
+
+def test_unlabelled_images_teach_through_the_teacher_alone(tmp_path: Path, config: RunConfig) -> None:
+    cv2.imwrite(str(tmp_path / "more.png"), draw_tissue(80, 90)[..., ::-1])
+    samples = unlabelled(tmp_path)
+    maps = [packed(_maps(s.image)) for s in samples]
+    crops = RandomCrops(samples, 64, 2, Jitter(), 0.5, 1, teacher=maps, labelled=0)
+    batch = {k: v[None] for k, v in crops[0].items()}
+    parts, loss = loss_of(
+        Logits(torch.zeros(1, 2, 64, 64), torch.zeros(1, 2, 64, 64), torch.zeros(1, 7, 64, 64)), batch, config
+    )
+    assert set(parts) == set(losses.SOFT_WEIGHTS)
+    assert float(loss) == pytest.approx(sum(losses.SOFT_WEIGHTS[n] * float(v) for n, v in parts.items()))
+
+
+def test_a_student_trains_on_labels_and_maps(tmp_path: Path, config: RunConfig) -> None:
+    data = write_lizard(tmp_path / "lizard", [f"glas_{i}" for i in range(6)])
+    samples = lizard.read(data, ["glas"])
+    own = random_crops(config, samples)
+    maps = [packed(_maps(s.image)) for s in samples]
+    crops = RandomCrops(samples, own.size, own.length, own.jitter, 0.0, own.seed, teacher=maps)
+    train(config, data, tmp_path / "run", crops=crops)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        row = next(iter(csv.DictReader(file)))
+    assert {"train_soft_nc", "train_nc_ce", "validation_nc_ce"} <= set(row)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no image"):
+        unlabelled(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        unlabelled(tmp_path)

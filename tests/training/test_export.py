@@ -1,0 +1,98 @@
+"""A trained network becomes a folder that serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.nuclei import Segmenter, load_artifact
+from app.nuclei.artifact import prove
+from app.nuclei.engine import OnnxEngine
+from training import card, evaluate, export
+from training.config import RunConfig
+from training.data import lizard
+from training.deployed import Deployed, TorchEngine, TrainedMember
+from training.export import Disagreement, export_graph, golden_patch, manifest_of_run, write_artifact
+from training.network import build
+
+# torch's exporter warns about its own internals
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def _member(seed: int) -> TrainedMember:
+    torch.manual_seed(seed)
+    return TrainedMember("lite-narrow", build("lite-narrow").eval())
+
+
+@pytest.fixture(scope="module")
+def members() -> list[TrainedMember]:
+    return [_member(0), _member(1)]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    run = tmp_path_factory.mktemp("run")
+    (run / "config.json").write_text(RunConfig(name="run", network="lite-narrow").model_dump_json())
+    return manifest_of_run(run, "pair", "1")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, members: list[TrainedMember], manifest: dict[str, object]) -> Path:
+    """A store with one model of two members."""
+    store = tmp_path_factory.mktemp("store")
+    write_artifact(members, manifest, store, "# card\n")
+    return store
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 256), (3, 256), (1, 512)])
+def test_the_model_answers_like_torch(store: Path, members: list[TrainedMember], batch: int, size: int) -> None:
+    patches = np.random.default_rng(batch).integers(0, 256, (batch, size, size, 3), np.uint8)
+    theirs = [TorchEngine(Deployed(m.network)).predict(patches) for m in members]
+    ours = OnnxEngine.open(load_artifact("pair", store)).predict(patches)
+    np.testing.assert_allclose(ours.np_prob, (theirs[0].np_prob + theirs[1].np_prob) / 2, atol=1e-4)
+    np.testing.assert_allclose(ours.hv, (theirs[0].hv + theirs[1].hv) / 2, atol=1e-4)
+    np.testing.assert_allclose(ours.type_prob, (theirs[0].type_prob + theirs[1].type_prob) / 2, atol=1e-4)
+
+
+def test_an_exported_model_proves_itself_and_segments(store: Path) -> None:
+    artifact = load_artifact("pair@1", store)
+    segmenter = Segmenter(artifact)
+    assert prove(segmenter.engine, artifact) <= artifact.manifest.golden.tolerance
+    assert segmenter.segment(golden_patch()).instance_map.shape == (256, 256)
+
+
+def test_the_manifest_names_data_licence_split_and_weights(store: Path) -> None:
+    manifest = load_artifact("pair", store).manifest
+    assert manifest.licence == manifest.training["licence"] == "CC BY-NC-SA 4.0"
+    assert "by slide" in manifest.training["split"]
+    assert len({m.sha256 for m in manifest.members}) == 2
+    assert (store / "pair" / "1" / "LICENSE").read_text().startswith("The weights")
+
+
+def test_a_version_is_never_written_over(
+    store: Path, members: list[TrainedMember], manifest: dict[str, object]
+) -> None:
+    with pytest.raises(FileExistsError, match="pair@1"):
+        write_artifact(members, manifest, store, "")
+
+
+def test_a_graph_that_differs_from_torch_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "AGREEMENT", -1.0)
+    with pytest.raises(Disagreement):
+        export_graph(_member(2).network, tmp_path / "graph.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_writes_scores_pictures_and_the_card(store: Path, data_root: Path, tmp_path: Path) -> None:
+    artifact = load_artifact("pair", store)
+    samples = lizard.read(data_root / "lizard", ["consep"])[:2]
+    result = evaluate.run(artifact, samples, "consep", "fast", tmp_path)
+    card.update(artifact, result)
+    assert json.loads((tmp_path / "metrics.json").read_text())["scores"] == result["scores"]
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".png"}
+    assert load_artifact("pair", store).manifest.scores["images"] == 2
+    assert "95 % interval" in (artifact.folder / "MODEL_CARD.md").read_text()

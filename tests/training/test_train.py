@@ -1,0 +1,128 @@
+"""A run learns, stops and goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_data import write_lizard
+from training import train as training
+from training.config import RunConfig, load
+from training.data import lizard
+from training.data.crops import GridCrops
+from training.state import State
+from training.train import Diverged, learning_rate, train
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lizard(tmp_path_factory.mktemp("lizard"), [f"glas_{i}" for i in range(6)])
+
+
+def _config(epochs: int = 2, **recipe: object) -> RunConfig:
+    settings = {"epochs": epochs, "batch": 2, "ema": 0.9, "learning_rate": 2e-3, **recipe}
+    return RunConfig.model_validate(
+        {
+            "name": "trial",
+            "network": "lite-narrow",
+            "threads": 1,
+            "workers": 0,
+            "data": {"sources": ["glas"], "validation": 0.34, "crop": 64, "crops_per_epoch": 6},
+            "recipe": settings,
+        }
+    )
+
+
+def test_a_run_leaves_config_metrics_curves_and_weights(data: Path, tmp_path: Path) -> None:
+    best = train(_config(), data, tmp_path)
+    assert {"config.json", "metrics.csv", "curves.png", "checkpoint.pt", "best.pt"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
+    assert torch.load(best, weights_only=True)["name"] == "lite-narrow"
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+
+
+def test_a_stopped_run_ends_with_the_weights_of_an_undisturbed_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(_config(), data, tmp_path / "whole")
+    whole_step, steps = training.step, []
+
+    def stop_after_four(*args: object) -> dict[str, float]:
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return whole_step(*args)  # type: ignore[arg-type]
+
+    often = _config().model_copy(update={"checkpoint_minutes": 1e-9})
+    monkeypatch.setattr(training, "step", stop_after_four)
+    with pytest.raises(KeyboardInterrupt):
+        train(often, data, tmp_path / "stopped")
+    monkeypatch.setattr(training, "step", whole_step)
+    train(often, data, tmp_path / "stopped")
+    whole, stopped = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("whole", "stopped"))
+    assert all(torch.equal(whole["network"][k], stopped["network"][k]) for k in whole["network"])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="epoch 0"):
+        train(_config(learning_rate=1e30, ema=0.0), data, tmp_path)
+    assert "image" in torch.load(tmp_path / "diverged.pt", weights_only=True)
+
+
+def test_data_that_cannot_be_divided_is_refused_before_training(tmp_path: Path) -> None:
+    lone = write_lizard(tmp_path / "lizard", ["glas_1", "glas_2"])
+    with pytest.raises(ValueError, match="2 images of glas cannot be divided"):
+        train(_config(), lone, tmp_path / "run")
+
+
+def test_eight_patches_can_be_learnt_by_heart(data: Path, tmp_path: Path) -> None:
+    config = _config(learning_rate=1e-2, ema=0.0, batch=4)
+    config = config.model_copy(update={"network": "lite"})
+    grid = GridCrops(lizard.read(data, ["glas"]), 32)
+    eight = [e for e in (grid[i] for i in range(len(grid))) if e["np"].any()][:8]
+    batch = {name: torch.stack([e[name] for e in eight]) for name in eight[0]}
+    torch.manual_seed(0)
+    state = State.fresh(config)
+    state.network.train()
+    first = training.step(state, state.network, batch, config, tmp_path)["total"]
+    for _ in range(60):
+        last = training.step(state, state.network, batch, config, tmp_path)["total"]
+    assert last < first / 4
+
+
+def test_the_papers_rate_falls_tenfold_at_each_milestone() -> None:
+    recipe = RunConfig(name="n", network="lite").recipe
+    rates = [learning_rate(recipe, epoch, 0) for epoch in (0, 29, 30, 40)]
+    assert rates == pytest.approx([3e-4, 3e-4, 3e-5, 3e-6])
+
+
+def test_the_trapezoid_rises_stays_and_falls_to_almost_nothing() -> None:
+    recipe = _config(10, schedule="trapezoid", learning_rate=1.0, warm_up=0.1, decay=0.4).recipe
+    rates = [learning_rate(recipe, epoch, 0.5) for epoch in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.875, 0.625, 0.375, 0.125])
+
+
+@pytest.mark.parametrize("text", ["epoch = 3", "[recipe]\nepoch = 3", "[weights]\nnp_ce = 1"])
+def test_a_misspelt_or_incomplete_config_stops_before_anything_starts(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'name = "n"\nnetwork = "lite"\n{text}\n')
+    with pytest.raises(ValueError, match=r"epoch|weights"):
+        load(path)
+
+
+@pytest.mark.parametrize("path", sorted(Path("training/configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert load(path).name == path.stem

@@ -1,0 +1,67 @@
+"""Operating point and temperature, from validation images alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from app.nuclei import hover
+from app.nuclei.targets import hv_targets
+from app.nuclei.types import HoverMaps
+from tests.drawn import draw_tissue, label_ink
+from training import calibrate
+from training.calibrate import ece
+from training.data.sample import Sample
+from training.tune import score, tune
+
+
+def _sample(seed: int) -> tuple[Sample, HoverMaps]:
+    """Drawn tissue and maps of a network that is sure of its class and wrong in one of five nuclei."""
+    image = draw_tissue(200, 220, seed)
+    labels = label_ink(image)
+    rng = np.random.default_rng(seed)
+    types = np.concatenate([[0], rng.integers(1, 7, labels.max())]).astype(np.uint8)
+    said = np.where(rng.random(len(types)) < 0.2, 1 + types % 6, types)
+    said[0] = 0
+    type_prob = np.full((*labels.shape, 7), 0.002, np.float32)
+    np.put_along_axis(type_prob, said[labels][..., None].astype(np.int64), 0.988, -1)
+    maps = HoverMaps((labels > 0).astype(np.float32) * 0.9, hv_targets(labels), type_prob)
+    return Sample(f"s{seed}", "drawn", f"s{seed}", image, labels, types, 0.5), maps
+
+
+@pytest.fixture(scope="module")
+def validation() -> tuple[list[Sample], list[HoverMaps]]:
+    samples, maps = zip(*(_sample(s) for s in range(3)), strict=True)
+    return list(samples), list(maps)
+
+
+def test_tuning_never_ends_below_its_start(validation: tuple[list[Sample], list[HoverMaps]]) -> None:
+    spoilt = dataclasses.replace(hover.NATIVE, smallest_object=120, opening_size=5)
+    best, tried = tune(spoilt, *validation, rounds=1)
+    assert score(best, *validation) > score(spoilt, *validation)
+    assert score(best, *validation) == max(row["bpq"] for row in tried)
+
+
+def test_a_network_that_is_too_sure_is_told_to_doubt(validation: tuple[list[Sample], list[HoverMaps]]) -> None:
+    fitted = calibrate.fit(*validation, hover.NATIVE)
+    assert fitted.temperature > 1.5
+    assert fitted.ece_after < fitted.ece_before / 2
+    assert fitted.nuclei > 100
+
+
+def test_probabilities_that_come_true_have_no_calibration_error() -> None:
+    probabilities = np.tile([[0.75, 0.25]], (400, 1))
+    truth = np.tile([0, 0, 0, 1], 100)
+    assert ece(probabilities, truth) == pytest.approx(0)
+    assert ece(probabilities, np.ones(400, np.int64)) == pytest.approx(0.75)
+
+
+def test_without_a_nucleus_there_is_nothing_to_calibrate_on(
+    validation: tuple[list[Sample], list[HoverMaps]],
+) -> None:
+    samples, maps = validation
+    blank = [HoverMaps(np.zeros_like(m.np_prob), m.hv, m.type_prob) for m in maps]
+    with pytest.raises(ValueError, match="no validation nucleus"):
+        calibrate.fit(samples, blank, hover.NATIVE)

@@ -1,0 +1,95 @@
+"""How a patch is varied before it is learnt from: PAPER.md 3, plus stain and scale as options. No distortion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from app.nuclei.types import Float32, UInt8
+from app.nuclei.views import VIEWS, View
+
+HED_FROM_OD = np.linalg.inv(np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])).astype(np.float32)
+"""Optical density of red, green, blue to haematoxylin, eosin, DAB (Ruifrok and Johnston, 2001)."""
+
+_ROW, _DIAGONAL = np.repeat([[0], [1], [0]], 3, axis=1).astype(np.float32), np.eye(3, dtype=np.float32)
+LINES = (_ROW, _ROW.T, _DIAGONAL, _DIAGONAL[::-1])
+"""Directions of motion blur."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """How far each property may move; the defaults are the paper's (hue 0.05, as in its code).
+
+    Attributes:
+        brightness, contrast, saturation: a factor within 1 +- this.
+        hue: a share of the colour circle, +-.
+        blur: probability of ONE of Gaussian, median or motion blur, kernel 3.
+        stain: haematoxylin and eosin each by a factor within 1 +- this, shifted by a quarter of it; 0 is off.
+        scale: side of the cut within 1 +- this, brought to the patch size; 0 is off.
+        symmetry: whether a crop is turned to any of its eight views.
+    """
+
+    brightness: float = 0.2
+    contrast: float = 0.25
+    saturation: float = 0.2
+    hue: float = 0.05
+    blur: float = 0.5
+    stain: float = 0.0
+    scale: float = 0.0
+    symmetry: bool = True
+
+
+def symmetry(rng: np.random.Generator) -> View:
+    """Left-right flip, up-down flip, quarter turn and transpose, each with probability 1/2 (PAPER.md 3).
+
+    Whatever is drawn comes to one of the eight views, each as likely as another.
+    """
+    return VIEWS[rng.integers(len(VIEWS))]
+
+
+def recolour(image: UInt8, jitter: Jitter, rng: np.random.Generator) -> UInt8:
+    """Vary stain, colour and sharpness of (H, W, 3) uint8 RGB; size and place stay."""
+    if jitter.stain:
+        image = _restain(image, jitter.stain, rng)
+    image = _colour(image, jitter, rng)
+    return _blur(image, rng) if rng.random() < jitter.blur else image
+
+
+def _restain(image: UInt8, amount: float, rng: np.random.Generator) -> UInt8:
+    table = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+    stains = table[image] @ HED_FROM_OD
+    factor = rng.uniform(1 - amount, 1 + amount, 3).astype(np.float32)
+    shift = rng.uniform(-amount, amount, 3).astype(np.float32) / 4
+    tissue = np.clip(stains.sum(-1, keepdims=True), 0, 1)  # glass stays white
+    density = (stains * factor + shift * tissue) @ np.linalg.inv(HED_FROM_OD)
+    return _to_bytes(256 * np.exp(-density) - 1)
+
+
+def _colour(image: UInt8, jitter: Jitter, rng: np.random.Generator) -> UInt8:
+    brightness, contrast, saturation = (
+        np.float32(rng.uniform(1 - a, 1 + a)) for a in (jitter.brightness, jitter.contrast, jitter.saturation)
+    )
+    hue = rng.uniform(-jitter.hue, jitter.hue)
+    hsv = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)  # as float: hue in degrees, nothing is rounded
+    hsv[..., 0] = (hsv[..., 0] + np.float32(360 * hue)) % 360
+    values = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    grey = cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)[..., None]
+    values = (grey + saturation * (values - grey)) * brightness
+    middle = np.float32(grey.mean() * brightness)
+    return _to_bytes(middle + contrast * (values - middle))
+
+
+def _blur(image: UInt8, rng: np.random.Generator) -> UInt8:
+    kind = rng.integers(3)
+    if kind == 0:
+        return np.asarray(cv2.GaussianBlur(image, (3, 3), 0), np.uint8)
+    if kind == 1:
+        return np.asarray(cv2.medianBlur(image, 3), np.uint8)
+    kernel = LINES[rng.integers(len(LINES))] / np.float32(3)
+    return np.asarray(cv2.filter2D(image, -1, kernel), np.uint8)
+
+
+def _to_bytes(values: Float32) -> UInt8:
+    return np.asarray(np.clip(values + 0.5, 0, 255), np.uint8)

@@ -1,0 +1,104 @@
+"""What should someone know before they trust a model? The table of its scores, and its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from app.nuclei.artifact import Artifact
+from app.nuclei.taxonomy import NAMES
+from training.scores import RADIUS, RESAMPLES
+
+ROWS = {
+    "mpq_plus": "mPQ+",
+    "bpq": "bPQ",
+    "dice": "Dice (nucleus pixels)",
+    "detection_f1": f"Detection F1 (all nuclei, {RADIUS} px)",
+    "r2": "R² (mean over six classes)",
+    "r2_common": "R² (epithelial, lymphocyte, plasma, connective)",
+}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Markdown of all scores with their 95 % intervals, and the command that made them."""
+    scores = result["scores"]
+    lines = ["| score | value | 95 % interval |", "|---|---|---|"]
+    lines += [f"| {title} | {scores[key]['value']:.3f} | {_range(scores[key])} |" for key, title in ROWS.items()]
+    lines += ["", "| class | nuclei in truth | PQ | detection F1 | R² |", "|---|---|---|---|---|"]
+    for name in NAMES:
+        cells = [_cell(scores[key][name]) for key in ("pq_per_class", "detection_f1_per_class", "r2_per_class")]
+        lines.append(f"| {name} | {result['truth_counts'][name]} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"{result['images']} images, {result['nuclei']} nuclei of {result['data']}, profile `{result['profile']}`; "
+        f"intervals from {RESAMPLES} bootstrap resamples of the images. Made by `{result['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def update(artifact: Artifact, result: Mapping[str, Any]) -> None:
+    """Write the scores into the model's manifest and its card anew."""
+    path = artifact.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["scores"] = {**result, "scores": _rounded(result["scores"])}
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    (artifact.folder / "MODEL_CARD.md").write_text(text(manifest, result))
+
+
+def text(manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The model card."""
+    training, members = manifest["training"], manifest["members"]
+    networks = "; ".join(f"{m['encoder']}, {m['parameters']:,} parameters" for m in members)
+    recipe, data = training["config"]["recipe"], training["config"]["data"]
+    return f"""# {manifest["name"]} {manifest["version"]}
+
+Finds and classifies nuclei in H&E tissue at {manifest["mpp"]} um per pixel. **Research use only. Not for diagnostic
+procedures.**
+
+| | |
+|---|---|
+| networks | {networks} |
+| trained on | {training["data"]}; split {training["split"]} |
+| recipe | {recipe["epochs"]} epochs of {data["crops_per_epoch"]} crops of {data["crop"]} px, batch {recipe["batch"]}, \
+{recipe["optimizer"]} at {recipe["learning_rate"]}, from random weights |
+| licence of the weights | {manifest["licence"]}: non-commercial, with attribution, share alike |
+| patch sizes, margin | {", ".join(map(str, manifest["patch_sizes"]))}; {manifest["margin"]} |
+| code | revision {training["revision"]} |
+
+## Scores on images from a source that was not trained or tuned on
+
+{table(result)}
+
+## What it does not know
+
+- It saw colon tissue only, stained with H&E and scanned at about {manifest["mpp"]} um per pixel, from three sources.
+  Other organs, stains and scanners are outside what it learnt.
+- Neutrophils and eosinophils are rare in the training images: read their counts with the intervals above in mind.
+- Tumour burden is not reported: {manifest["tumour_burden_reason"]}.
+- {_calibration(manifest["calibration"])}
+"""
+
+
+def _calibration(calibration: Mapping[str, Any]) -> str:
+    if "ece_after" not in calibration:
+        return "Class probabilities are not calibrated."
+    return (
+        f"Class probabilities have temperature {calibration['temperature']}, fitted on {calibration['nuclei']:,} "
+        f"validation nuclei: expected calibration error {calibration['ece_before']:.3f} before, "
+        f"{calibration['ece_after']:.3f} after. On other tissue or stains that calibration is lost: promise nothing."
+    )
+
+
+def _cell(score: Mapping[str, float]) -> str:
+    return f"{score['value']:.3f} ({_range(score)})"
+
+
+def _range(score: Mapping[str, float]) -> str:
+    return f"{score['low']:.3f} to {score['high']:.3f}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

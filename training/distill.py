@@ -1,0 +1,119 @@
+"""How does a small network learn what a large one sees? From its maps, on labelled images and on others.
+
+    python -m training.distill training/configs/lite-distilled.toml
+
+The teacher's averaged maps of every image are computed once, by the very Segmenter that serves, and kept in the run
+folder; the student then sees the same varied crops of images and maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from app.nuclei import Segmenter, load_artifact
+from app.nuclei.artifact import default_store
+from app.nuclei.segmenter import SAME_SCALE
+from app.nuclei.types import HoverMaps, UInt8
+from training.config import RunConfig, load
+from training.data import lizard
+from training.data.crops import RandomCrops, Teaching
+from training.data.sample import Sample
+from training.distributed import Team, team
+from training.train import random_crops, split, train
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: Team) -> Path:
+    """Train the student of a run; the path of its best weights.
+
+    Raises:
+        ValueError: the run names no teacher, or the teacher works at another scale than the data.
+    """
+    if not config.distill.teacher:
+        raise ValueError("the run has no [distill] teacher")
+    training, _ = split(config, data)
+    further = unlabelled(Path(config.distill.images)) if config.distill.images else []
+    samples = [*training, *further]
+    teacher = Segmenter(load_artifact(config.distill.teacher, store))
+    check_scale(teacher, training)
+    maps = teach(teacher, samples, config, folder / "teacher", compute=together.leads)
+    together.agree(0.0)  # the leader writes the maps, the others wait for them
+    maps = maps or teach(teacher, samples, config, folder / "teacher", compute=True)
+    own = random_crops(config, training)
+    crops = RandomCrops(
+        samples, own.size, own.length, own.jitter, own.rare_share, own.seed, teacher=maps, labelled=len(training)
+    )
+    return train(config, data, folder, together, crops)
+
+
+def check_scale(teacher: Segmenter, samples: Sequence[Sample]) -> None:
+    """Refuse data at another scale than the teacher's."""
+    own = teacher.artifact.manifest.mpp
+    if wrong := [s.name for s in samples if abs(s.mpp / own - 1) > SAME_SCALE]:
+        raise ValueError(f"the teacher works at {own} um per pixel, {wrong[0]} is at another scale")
+
+
+def teach(
+    teacher: Segmenter, samples: Sequence[Sample], config: RunConfig, folder: Path, compute: bool
+) -> list[Teaching]:
+    """The teacher's maps of every image, (H, W, 10) float16 on disk; those that lie there are not made again."""
+    if not compute:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    for sample in tqdm(samples, desc="teacher"):
+        path = folder / f"{sample.name}.npy"
+        if not path.exists():
+            beside = path.with_suffix(".new.npy")
+            np.save(beside, packed(teacher.maps(sample.image, config.distill.profile)))
+            beside.replace(path)
+    return [np.load(folder / f"{s.name}.npy", mmap_mode="r") for s in samples]
+
+
+def packed(maps: HoverMaps) -> Teaching:
+    """np_prob, hv and type_prob as (H, W, 10) float16."""
+    together = np.concatenate([maps.np_prob[..., None], maps.hv, maps.type_prob], axis=-1)
+    return np.asarray(together, np.float16)
+
+
+def unlabelled(folder: Path) -> list[Sample]:
+    """Every image of a folder as a sample without nuclei.
+
+    Raises:
+        ValueError: there is none, or one cannot be read; the message names it.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise ValueError(f"{folder} holds no image")
+    return [_unlabelled(path) for path in paths]
+
+
+def _unlabelled(path: Path) -> Sample:
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError(f"{path} cannot be read as an image")
+    image: UInt8 = np.ascontiguousarray(bgr[..., ::-1], np.uint8)
+    nothing = np.zeros(image.shape[:2], np.int32)
+    return Sample(f"unlabelled-{path.stem}", "unlabelled", path.stem, image, nothing, np.zeros(1, np.uint8), lizard.MPP)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="TOML file of the run, with a [distill] teacher")
+    parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
+    parser.add_argument("--store", type=Path, default=default_store(), help="where the teacher lies")
+    arguments = parser.parse_args()
+    config = load(arguments.config)
+    with team() as together:
+        print(distill(config, arguments.data, arguments.runs / config.name, arguments.store, together))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""How good is a model on images it has not seen? By the very Segmenter that serves.
+
+    python -m training.evaluate karyon-lite --data lizard --source consep
+
+writes metrics.json, scores per image and overlays of the best and worst images to out/evaluate/, and with --card the
+model's scores into its manifest and MODEL_CARD.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from app.nuclei import Segmenter, load_artifact
+from app.nuclei.artifact import Artifact, default_store
+from app.nuclei.types import Profile, Segmentation
+from training import card
+from training.data import lizard
+from training.data.sample import Sample
+from training.pictures import outlines
+from training.scores import ImageScore, Maps, score_image, summarise
+
+PATCH = 256
+
+
+def evaluate(segmenter: Segmenter, samples: Sequence[Sample], profile: Profile) -> list[ImageScore]:
+    """Score every image; whole images for segmentation, their corner patches on their own for counts."""
+    return [evaluate_image(segmenter, sample, profile)[0] for sample in tqdm(samples, desc="evaluate")]
+
+
+def evaluate_image(segmenter: Segmenter, sample: Sample, profile: Profile) -> tuple[ImageScore, Segmentation]:
+    """Segment and score one image."""
+    found = segmenter.segment(sample.image, mpp=sample.mpp, profile=profile)
+    truth = (sample.instance_map, sample.type_map)
+    pairs: list[tuple[Maps, Maps]] = []
+    for corner in corners(*sample.instance_map.shape):
+        patch = segmenter.segment(np.ascontiguousarray(sample.image[corner]), mpp=sample.mpp, profile=profile)
+        pairs.append(((truth[0][corner], truth[1][corner]), (patch.instance_map, patch.type_map)))
+    return score_image(sample.name, truth, (found.instance_map, found.type_map), pairs), found
+
+
+def corners(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """The four 256x256 corners of an image (DATA.md); none if it is smaller, fewer if they would be the same."""
+    if min(height, width) < PATCH:
+        return
+    for top in sorted({0, height - PATCH}):
+        for left in sorted({0, width - PATCH}):
+            yield slice(top, top + PATCH), slice(left, left + PATCH)
+
+
+def compare_picture(sample: Sample, found: Segmentation, path: Path) -> None:
+    """Truth on the left, prediction on the right, as PNG."""
+    truth = outlines(sample.image, sample.instance_map, sample.type_map)
+    prediction = outlines(sample.image, found.instance_map, found.type_map)
+    cv2.imwrite(str(path), np.hstack([truth, prediction])[..., ::-1])
+
+
+def write(folder: Path, scores: Sequence[ImageScore], summary: dict[str, Any], facts: dict[str, Any]) -> None:
+    """metrics.json and per_image.json into a folder."""
+    (folder / "metrics.json").write_text(json.dumps({**facts, "scores": summary}, indent=1) + "\n")
+    rows = [
+        {"name": s.name, "bpq": s.bpq, "tp_fp_fn": s.binary[:3].tolist(), "dice": float(s.dice[0] / max(s.dice[1], 1))}
+        for s in scores
+    ]
+    (folder / "per_image.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def run(artifact: Artifact, samples: Sequence[Sample], source: str, profile: Profile, folder: Path) -> dict[str, Any]:
+    """Evaluate a model and write everything but its card; the content of metrics.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    segmenter = Segmenter(artifact)
+    scores = evaluate(segmenter, samples, profile)
+    facts = {
+        "model": f"{artifact.name}@{artifact.version}",
+        "sha256": artifact.sha256,
+        "data": f"lizard/{source}",
+        "images": len(samples),
+        "nuclei": sum(len(s.centres) for s in samples),
+        "truth_counts": {k: sum(s.counts[k] for s in samples) for k in samples[0].counts},
+        "profile": profile,
+        "command": f"python -m training.evaluate {artifact.name}@{artifact.version} --data lizard --source {source}"
+        f" --profile {profile}",
+    }
+    summary = summarise(scores)
+    write(folder, scores, summary, facts)
+    ranked = sorted(zip((s.bpq for s in scores), range(len(samples)), strict=True))
+    for label, (_, index) in {"worst": ranked[0], "best": ranked[-1]}.items():
+        found = segmenter.segment(samples[index].image, mpp=samples[index].mpp, profile=profile)
+        compare_picture(samples[index], found, folder / f"{label}_{samples[index].name}.png")
+    return {**facts, "scores": summary}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="NAME or NAME@VERSION")
+    parser.add_argument("--data", choices=["lizard"], default="lizard")
+    parser.add_argument("--source", default="consep", help="of the data set; consep is held out")
+    parser.add_argument("--profile", choices=["fast", "accurate"], default="fast")
+    parser.add_argument("--root", type=Path, default=lizard.default_root(), help="root of the data set")
+    parser.add_argument("--store", type=Path, default=default_store())
+    parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
+    parser.add_argument("--card", action="store_true", help="write the scores into the model's manifest and card")
+    arguments = parser.parse_args()
+    artifact = load_artifact(arguments.model, arguments.store)
+    samples = lizard.read(arguments.root, [arguments.source])
+    folder = arguments.out / f"{artifact.name}-{artifact.version}-{arguments.source}-{arguments.profile}"
+    result = run(artifact, samples, arguments.source, arguments.profile, folder)
+    print(card.table(result))
+    if arguments.card:
+        card.update(artifact, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The networks that Karyon trains: the paper's members, and a small one for CPUs.
+
+Every network maps RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, to `Logits`; `activate` makes probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.blocks import Bottleneck, DenseBlock, Head
+from training.lite import Lite
+from training.maps import NC_CHANNELS, Logits, activate
+
+__all__ = ["NC_CHANNELS", "NETWORKS", "HoverNet", "Lite", "Logits", "Member", "activate", "build"]
+
+
+class Encoder(nn.Module):
+    """A ResNet without its first two strides, so that the finest of its four outputs is at full size (PAPER.md 1)."""
+
+    def __init__(self, blocks: tuple[int, int, int, int], groups: int, excite: bool, width: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 7, 1, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        stages, channels = [], width
+        for depth, inner, stride in zip(blocks, (width, 2 * width, 4 * width, 8 * width), (1, 2, 2, 2), strict=True):
+            stage = []
+            for i in range(depth):
+                stage.append(Bottleneck(channels, inner, stride if i == 0 else 1, groups, excite))
+                channels = inner * Bottleneck.expansion
+            stages.append(nn.Sequential(*stage))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        outputs = []
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+
+class Decoder(nn.Module):
+    """Back to full size in three levels; dropout before each skip is added (PAPER.md 1)."""
+
+    def __init__(self, width: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        one, two, three = (width * Bottleneck.expansion * n for n in (1, 2, 4))
+        wide, narrow, growth = three // 4, two // 4, width // 2
+        self.dropout = nn.Dropout2d(dropout)
+        self.level3 = nn.Sequential(
+            nn.Conv2d(three, wide, 3, padding=1, bias=False),
+            DenseBlock(wide, 8, growth),
+            nn.Conv2d(wide + 8 * growth, two, 1, bias=False),
+        )
+        self.level2 = nn.Sequential(
+            nn.Conv2d(two, narrow, 3, padding=1, bias=False),
+            DenseBlock(narrow, 4, growth),
+            nn.Conv2d(narrow + 4 * growth, one, 1, bias=False),
+        )
+        self.level1 = nn.Conv2d(one, one // 4, 3, padding=1, bias=False)
+
+    def forward(self, bridge: Tensor, skips: list[Tensor]) -> Tensor:
+        x = bridge
+        for level, skip in zip((self.level3, self.level2, self.level1), reversed(skips), strict=True):
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = level(self.dropout(x) + skip)
+        return x
+
+
+class Member(nn.Module):
+    """One member of the paper's ensemble: encoder, bridge, one decoder shared by all maps, three heads."""
+
+    def __init__(
+        self, blocks: tuple[int, int, int, int], groups: int, excite: bool, width: int = 64, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        one = width * Bottleneck.expansion
+        self.encoder = Encoder(blocks, groups, excite, width)
+        self.bridge = nn.Conv2d(8 * one, 4 * one, 1, bias=False)
+        self.decoder = Decoder(width, dropout)
+        self.heads = nn.ModuleDict({"np": Head(width, 2), "hv": Head(width, 2), "nc": Head(width, NC_CHANNELS)})
+
+    def forward(self, x: Tensor) -> Logits:
+        *skips, deepest = self.encoder(x)
+        x = self.decoder(self.bridge(deepest), skips)
+        return Logits(*(self.heads[name](x) for name in Logits._fields))
+
+
+class HoverNet(nn.Module):
+    """The baseline: HoVer-Net with its three decoders, one a map, on a ResNet (Graham et al., 2019, "fast" sizes)."""
+
+    def __init__(self, blocks: tuple[int, int, int, int], width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        one = width * Bottleneck.expansion
+        self.encoder = Encoder(blocks, groups=1, excite=False, width=width)
+        self.bridge = nn.Conv2d(8 * one, 4 * one, 1, bias=False)
+        self.decoders = nn.ModuleDict({name: Decoder(width, dropout) for name in Logits._fields})
+        sizes = {"np": 2, "hv": 2, "nc": NC_CHANNELS}
+        self.heads = nn.ModuleDict({name: Head(width, size) for name, size in sizes.items()})
+
+    def forward(self, x: Tensor) -> Logits:
+        *skips, deepest = self.encoder(x)
+        bridge = self.bridge(deepest)
+        return Logits(*(self.heads[name](self.decoders[name](bridge, skips)) for name in Logits._fields))
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "seresnext50": partial(Member, (3, 4, 6, 3), 32, True),
+    "seresnext101": partial(Member, (3, 4, 23, 3), 32, True),
+    "resnet50": partial(Member, (3, 4, 6, 3), 1, False),
+    "resnet101": partial(Member, (3, 4, 23, 3), 1, False),
+    "hovernet": partial(HoverNet, (3, 4, 6, 3)),
+    "lite": Lite,
+    # The same shapes, narrow: for trials of a recipe's path, where scores do not matter.
+    "seresnext50-narrow": partial(Member, (1, 1, 1, 1), 8, True, width=8),
+    "seresnext101-narrow": partial(Member, (1, 1, 3, 1), 8, True, width=8),
+    "resnet50-narrow": partial(Member, (1, 1, 1, 1), 1, False, width=8),
+    "resnet101-narrow": partial(Member, (1, 1, 3, 1), 1, False, width=8),
+    "hovernet-narrow": partial(HoverNet, (1, 1, 1, 1), width=8),
+    "lite-narrow": partial(Lite, (8, 16, 24, 32), (1, 1, 1, 1), (24, 16, 16)),
+}
+
+
+def build(name: str, dropout: float | None = None) -> nn.Module:
+    """A fresh network by its name.
+
+    Args:
+        name: one of `NETWORKS`.
+        dropout: share of channels dropped while training; the network's own if None.
+
+    Raises:
+        KeyError: no such network; the message lists those there are.
+    """
+    if name not in NETWORKS:
+        raise KeyError(f"no network called {name!r}; there are {', '.join(sorted(NETWORKS))}")
+    return NETWORKS[name]() if dropout is None else NETWORKS[name](dropout=dropout)

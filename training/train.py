@@ -1,0 +1,277 @@
+"""Train one network as its TOML file says; stop it whenever you like, the same command goes on.
+
+    python -m training.train training/configs/lite.toml
+    torchrun --nproc-per-node 4 -m training.train training/configs/seresnext50.toml
+
+The run folder (`runs/<name>/`) holds config.json, metrics.csv and curves.png per epoch, checkpoint.pt to resume
+from, and best.pt, the weights of the lowest validation loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from app.nuclei.engine import cpu_limit
+from training import curves, losses
+from training.augment import Jitter
+from training.config import RecipeConfig, RunConfig, load
+from training.data import lizard
+from training.data.crops import Example, GridCrops, RandomCrops
+from training.data.sample import Sample, split_by_group
+from training.distributed import Team, team
+from training.encoder_weights import load_encoder
+from training.network import Logits, build
+from training.state import State
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number; the batch that did it was saved."""
+
+
+def train(
+    config: RunConfig, data: Path, folder: Path, together: Team | None = None, crops: RandomCrops | None = None
+) -> Path:
+    """Train to the end, or go on from the run folder's checkpoint.
+
+    Args:
+        config: the run.
+        data: root of the Lizard data set.
+        folder: run folder, made if it is not there.
+        together: the processes that train as one; this one alone if None.
+        crops: what to learn from instead of the run's own crops.
+
+    Returns:
+        Path of the best weights.
+
+    Raises:
+        Diverged: a loss was not finite; `diverged.pt` in the run folder holds the batch.
+    """
+    together = together or Team(0, 1, torch.device("cpu"))
+    prepare(config, folder, together)
+    training, validation = split(config, data)
+    crops = crops or random_crops(config, training)
+    judge = _loader(GridCrops(validation, config.data.crop), config.recipe.batch, config, workers=0)
+    state = start(config, together)
+    if (folder / "checkpoint.pt").exists():
+        state.load(folder / "checkpoint.pt")
+    learner = together.wrap(state.network)
+    while state.epoch < config.recipe.epochs and not _tired(state, config.recipe):
+        began = time.monotonic()
+        learnt = train_epoch(state, learner, crops, config, folder, together)
+        judged = validate(state.judged, judge, config, together.device) if together.leads else {"total": 0.0}
+        loss = together.agree(judged["total"])
+        if together.leads:
+            state.keep_if_best(loss, folder / "best.pt", config.network)
+            report(folder, state.epoch, time.monotonic() - began, learnt, judged)
+        state.idle, state.best = int(together.agree(state.idle)), together.agree(state.best)
+        state.epoch, state.batch = state.epoch + 1, 0
+        if together.leads:
+            state.save(folder / "checkpoint.pt", config)
+    return folder / "best.pt"
+
+
+def prepare(config: RunConfig, folder: Path, together: Team) -> None:
+    """Threads, determinism and the run folder."""
+    torch.set_num_threads(config.threads or max(1, cpu_limit() // together.size))
+    torch.use_deterministic_algorithms(config.deterministic)
+    if together.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(config.model_dump_json(indent=1))
+
+
+def start(config: RunConfig, together: Team) -> State:
+    """A network before its first batch: from random weights, or an encoder that was learnt elsewhere."""
+    torch.manual_seed(config.seed)
+    network = build(config.network, config.dropout)
+    if config.encoder_weights:
+        load_encoder(network, Path(config.encoder_weights))
+    return State.fresh(config, together.synchronise_norms(network).to(together.device))
+
+
+def split(config: RunConfig, data: Path) -> tuple[list[Sample], list[Sample]]:
+    """The run's training and validation images, divided by slide.
+
+    Raises:
+        ValueError: one side would be empty.
+    """
+    samples = lizard.read(data, config.data.sources)
+    training, validation = split_by_group(samples, config.data.validation, config.data.split_seed)
+    if not training or not validation:
+        share = config.data.validation
+        raise ValueError(
+            f"{len(samples)} images of {', '.join(config.data.sources)} cannot be divided by slide at {share}"
+        )
+    return training, validation
+
+
+def random_crops(config: RunConfig, samples: list[Sample]) -> RandomCrops:
+    """The crops that a run learns from."""
+    data, jitter = config.data, Jitter(**config.jitter.model_dump())
+    return RandomCrops(samples, data.crop, data.crops_per_epoch, jitter, data.rare_share, config.seed)
+
+
+def train_epoch(
+    state: State, learner: nn.Module, crops: RandomCrops, config: RunConfig, folder: Path, together: Team
+) -> dict[str, float]:
+    """The rest of one epoch; mean of every loss term over it."""
+    steps = config.data.crops_per_epoch // config.recipe.batch
+    sums: dict[str, float] = {}
+    learner.train()
+    saved, done = time.monotonic(), 0
+    batches = _batches(crops, state, config, together)
+    bar = tqdm(batches, f"epoch {state.epoch}", steps, initial=state.batch, mininterval=10, disable=not together.leads)
+    for batch in bar:
+        rate = learning_rate(config.recipe, state.epoch, state.batch / steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        # What dropout draws depends on the place in the run alone, so that resuming is exact.
+        torch.manual_seed(hash((config.seed, together.rank, state.epoch, state.batch)) % 2**63)
+        parts = step(state, learner, _to(batch, together.device), config, folder)
+        state.batch, done = state.batch + 1, done + 1
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value
+        bar.set_postfix(loss=f"{sums['total'] / done:.3f}", lr=f"{rate:.1e}", refresh=False)
+        if together.leads and time.monotonic() - saved > config.checkpoint_minutes * 60:
+            state.save(folder / "checkpoint.pt", config)
+            saved = time.monotonic()
+    return {name: round(value / max(done, 1), 5) for name, value in sums.items()}
+
+
+def step(state: State, learner: nn.Module, batch: Example, config: RunConfig, folder: Path) -> dict[str, float]:
+    """Learn from one batch; the value of every term and their total."""
+    logits = _forward(learner, batch["image"], config.recipe.bf16)
+    parts, loss = loss_of(logits, batch, config)
+    values = {name: term.item() for name, term in (parts | {"total": loss}).items()}
+    if not torch.isfinite(loss):
+        torch.save(batch, folder / "diverged.pt")
+        raise Diverged(f"epoch {state.epoch}, batch {state.batch}: {values}; the batch is in {folder / 'diverged.pt'}")
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if config.recipe.clip:
+        nn.utils.clip_grad_norm_(state.network.parameters(), config.recipe.clip)
+    state.optimizer.step()
+    if state.averaged is not None:
+        state.averaged.update_parameters(state.network)
+    return values
+
+
+def loss_of(logits: Logits, batch: Example, config: RunConfig) -> tuple[dict[str, Tensor], Tensor]:
+    """Every loss term by name, and their weighted sum: from the labels, and from a teacher where there is one."""
+    balance = config.balance
+    if "soft_np" not in batch:
+        parts = losses.terms(logits, batch, balance.gamma, balance.class_weights)
+        return parts, losses.total(parts, config.weights)
+    parts = losses.soft_terms(logits, batch)
+    loss = losses.total(parts, losses.SOFT_WEIGHTS)
+    labelled = batch["labelled"] > 0
+    if config.distill.hard and labelled.any():
+        mine = {name: tensor[labelled] for name, tensor in batch.items()}
+        hard = losses.terms(Logits(*(m[labelled] for m in logits)), mine, balance.gamma, balance.class_weights)
+        loss = loss + config.distill.hard * losses.total(hard, config.weights)
+        parts |= hard
+    return parts, loss
+
+
+@torch.no_grad()
+def validate(
+    network: nn.Module, loader: DataLoader[Example], config: RunConfig, device: torch.device
+) -> dict[str, float]:
+    """Mean of every loss term, their total, and the Dice of nucleus pixels, over unvaried crops."""
+    network.eval()
+    sums: dict[str, float] = {}
+    overlap = area = 0.0
+    for batch in (_to(b, device) for b in loader):
+        logits = _forward(network, batch["image"], config.recipe.bf16)
+        parts = losses.terms(logits, batch)
+        parts["total"] = losses.total(parts, config.weights)
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * len(batch["image"])
+        found = logits.np.float().softmax(1)[:, 1] >= 0.5
+        overlap += 2 * float((found & (batch["np"] == 1)).sum())
+        area += float(found.sum() + batch["np"].sum())
+    count = len(loader.dataset)  # type: ignore[arg-type]
+    return {name: round(v / count, 5) for name, v in sums.items()} | {"dice": round(overlap / max(area, 1), 5)}
+
+
+def learning_rate(recipe: RecipeConfig, epoch: int, share: float) -> float:
+    """Learning rate `share` (0..1) into an epoch; a pure function of progress, so that resuming is exact."""
+    if recipe.schedule == "milestones":
+        return float(recipe.learning_rate * 0.1 ** sum(epoch >= m for m in recipe.milestones))
+    progress = (epoch + share) / recipe.epochs
+    rise = progress / recipe.warm_up if recipe.warm_up else 1.0
+    fall = (1 - progress) / recipe.decay if recipe.decay else 1.0
+    return recipe.learning_rate * max(min(rise, fall, 1.0), 1e-3)
+
+
+def report(folder: Path, epoch: int, seconds: float, learnt: Mapping[str, float], judged: Mapping[str, float]) -> None:
+    """One more row in metrics.csv and on the screen, and the curves drawn anew."""
+    row: dict[str, float] = {"epoch": epoch, "minutes": round(seconds / 60, 2)}
+    row |= {f"train_{k}": v for k, v in learnt.items()} | {f"validation_{k}": v for k, v in judged.items()}
+    path = folder / "metrics.csv"
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+    curves.plot(path, folder / "curves.png")
+    print(json.dumps(row), flush=True)
+
+
+def _tired(state: State, recipe: RecipeConfig) -> bool:
+    return bool(recipe.patience) and state.idle >= recipe.patience
+
+
+def _to(batch: Example, device: torch.device) -> Example:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def _forward(network: nn.Module, image: Tensor, bf16: bool) -> Logits:
+    scaled = image.float().div(255).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+        return Logits(*network(scaled))
+
+
+def _batches(crops: RandomCrops, state: State, config: RunConfig, together: Team) -> Iterator[Example]:
+    """This process' share of every batch that is left of the epoch."""
+    crops.epoch, whole = state.epoch, config.recipe.batch
+    share = whole // together.size
+    first = range(state.batch * whole + together.rank * share, len(crops) - whole + 1 + together.rank * share, whole)
+    mine = Subset(crops, [index for begin in first for index in range(begin, begin + share)])
+    yield from _loader(mine, share, config, config.workers)
+
+
+def _loader(examples: Dataset[Example], batch: int, config: RunConfig, workers: int) -> DataLoader[Example]:
+    # A generator of its own: a loader draws a seed when it starts, and the global one must not notice a restart.
+    seeds = torch.Generator().manual_seed(config.seed)
+    return DataLoader(examples, batch, num_workers=workers, generator=seeds, pin_memory=torch.cuda.is_available())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="TOML file of the run")
+    parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
+    parser.add_argument("--encoder-weights", type=Path, help="encoder learnt elsewhere (torchvision, timm, Cadene)")
+    arguments = parser.parse_args()
+    config = load(arguments.config)
+    if arguments.encoder_weights:
+        config = config.model_copy(update={"encoder_weights": str(arguments.encoder_weights)})
+    with team() as together:
+        best = train(config, arguments.data, arguments.runs / config.name, together)
+        if together.leads:
+            print(f"best weights: {best}")
+
+
+if __name__ == "__main__":
+    main()
