@@ -21,6 +21,10 @@ from training.data.sample import Sample
 BINS = 15
 
 
+class NothingFound(ValueError):
+    """No validation nucleus was met, so nothing can be fitted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """A temperature and what it does to validation nuclei.
@@ -50,11 +54,11 @@ def fit(samples: Sequence[Sample], maps: Sequence[HoverMaps], point: OperatingPo
     """The temperature of least negative log-likelihood over nuclei that meet a true one at IoU > 0.5.
 
     Raises:
-        ValueError: no nucleus was met; there is nothing to calibrate on.
+        NothingFound: no nucleus was met; there is nothing to calibrate on.
     """
     images = [_found(s, m, point) for s, m in zip(samples, maps, strict=True)]
     if not any((i.truth > 0).any() for i in images):
-        raise ValueError("no validation nucleus was found: train longer before calibrating")
+        raise NothingFound("no validation nucleus was found: train longer before calibrating")
     best = minimize_scalar(lambda t: _loss(*_probabilities(images, t)), bounds=(0.3, 5.0), method="bounded")
     temperature = round(float(best.x), 3)
     before, after = (_probabilities(images, t) for t in (1.0, temperature))

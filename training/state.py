@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class State:
         epoch, batch: the next batch to learn from.
         best: lowest validation loss so far.
         idle: epochs since then.
+        sums: of every loss term over the epoch's batches so far.
     """
 
     network: nn.Module
@@ -38,6 +39,7 @@ class State:
     batch: int = 0
     best: float = float("inf")
     idle: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, config: RunConfig, network: nn.Module | None = None) -> State:
@@ -66,6 +68,7 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "place": [self.epoch, self.batch, self.idle],
             "best": self.best,
+            "sums": self.sums,
             "config": config.model_dump(mode="json"),
         }
         replace(path, content)
@@ -78,7 +81,7 @@ class State:
             self.averaged.load_state_dict(content["averaged"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.epoch, self.batch, self.idle = content["place"]
-        self.best = content["best"]
+        self.best, self.sums = content["best"], content["sums"]
 
     def keep_if_best(self, loss: float, path: Path, name: str) -> None:
         """Write the judged weights if no epoch had a lower validation loss."""

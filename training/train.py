@@ -74,7 +74,7 @@ def train(
             state.keep_if_best(loss, folder / "best.pt", config.network)
             report(folder, state.epoch, time.monotonic() - began, learnt, judged)
         state.idle, state.best = int(together.agree(state.idle)), together.agree(state.best)
-        state.epoch, state.batch = state.epoch + 1, 0
+        state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
         if together.leads:
             state.save(folder / "checkpoint.pt", config)
     return folder / "best.pt"
@@ -125,10 +125,9 @@ def train_epoch(
 ) -> dict[str, float]:
     """The rest of one epoch; mean of every loss term over it."""
     steps = config.data.crops_per_epoch // config.recipe.batch
-    sums: dict[str, float] = {}
     learner.train()
-    saved, done = time.monotonic(), 0
-    batches = _batches(crops, state, config, together)
+    saved = time.monotonic()
+    batches = batches_of(crops, state, config, together)
     bar = tqdm(batches, f"epoch {state.epoch}", steps, initial=state.batch, mininterval=10, disable=not together.leads)
     for batch in bar:
         rate = learning_rate(config.recipe, state.epoch, state.batch / steps)
@@ -136,20 +135,20 @@ def train_epoch(
             group["lr"] = rate
         # What dropout draws depends on the place in the run alone, so that resuming is exact.
         torch.manual_seed(hash((config.seed, together.rank, state.epoch, state.batch)) % 2**63)
-        parts = step(state, learner, _to(batch, together.device), config, folder)
-        state.batch, done = state.batch + 1, done + 1
+        parts = step(state, learner, moved(batch, together.device), config, folder)
+        state.batch += 1
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value
-        bar.set_postfix(loss=f"{sums['total'] / done:.3f}", lr=f"{rate:.1e}", refresh=False)
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        bar.set_postfix(loss=f"{state.sums['total'] / state.batch:.3f}", lr=f"{rate:.1e}", refresh=False)
         if together.leads and time.monotonic() - saved > config.checkpoint_minutes * 60:
             state.save(folder / "checkpoint.pt", config)
             saved = time.monotonic()
-    return {name: round(value / max(done, 1), 5) for name, value in sums.items()}
+    return {name: round(value / state.batch, 5) for name, value in state.sums.items()}
 
 
 def step(state: State, learner: nn.Module, batch: Example, config: RunConfig, folder: Path) -> dict[str, float]:
     """Learn from one batch; the value of every term and their total."""
-    logits = _forward(learner, batch["image"], config.recipe.bf16)
+    logits = forward(learner, batch["image"], config.recipe.bf16)
     parts, loss = loss_of(logits, batch, config)
     values = {name: term.item() for name, term in (parts | {"total": loss}).items()}
     if not torch.isfinite(loss):
@@ -190,8 +189,8 @@ def validate(
     network.eval()
     sums: dict[str, float] = {}
     overlap = area = 0.0
-    for batch in (_to(b, device) for b in loader):
-        logits = _forward(network, batch["image"], config.recipe.bf16)
+    for batch in (moved(b, device) for b in loader):
+        logits = forward(network, batch["image"], config.recipe.bf16)
         parts = losses.terms(logits, batch)
         parts["total"] = losses.total(parts, config.weights)
         for name, value in parts.items():
@@ -214,16 +213,21 @@ def learning_rate(recipe: RecipeConfig, epoch: int, share: float) -> float:
 
 
 def report(folder: Path, epoch: int, seconds: float, learnt: Mapping[str, float], judged: Mapping[str, float]) -> None:
-    """One more row in metrics.csv and on the screen, and the curves drawn anew."""
+    """One more row in metrics.csv and on the screen, and the curves drawn anew.
+
+    A row that a killed run wrote for this epoch already is replaced.
+    """
     row: dict[str, float] = {"epoch": epoch, "minutes": round(seconds / 60, 2)}
     row |= {f"train_{k}": v for k, v in learnt.items()} | {f"validation_{k}": v for k, v in judged.items()}
     path = folder / "metrics.csv"
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
+    rows: list[Mapping[str, object]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [earlier for earlier in csv.DictReader(file) if int(earlier["epoch"]) < epoch]
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+        writer.writeheader()
+        writer.writerows([*rows, row])
     curves.plot(path, folder / "curves.png")
     print(json.dumps(row), flush=True)
 
@@ -232,17 +236,17 @@ def _tired(state: State, recipe: RecipeConfig) -> bool:
     return bool(recipe.patience) and state.idle >= recipe.patience
 
 
-def _to(batch: Example, device: torch.device) -> Example:
+def moved(batch: Example, device: torch.device) -> Example:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _forward(network: nn.Module, image: Tensor, bf16: bool) -> Logits:
+def forward(network: nn.Module, image: Tensor, bf16: bool) -> Logits:
     scaled = image.float().div(255).contiguous(memory_format=torch.channels_last)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         return Logits(*network(scaled))
 
 
-def _batches(crops: RandomCrops, state: State, config: RunConfig, together: Team) -> Iterator[Example]:
+def batches_of(crops: RandomCrops, state: State, config: RunConfig, together: Team) -> Iterator[Example]:
     """This process' share of every batch that is left of the epoch."""
     crops.epoch, whole = state.epoch, config.recipe.batch
     share = whole // together.size

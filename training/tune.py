@@ -115,9 +115,13 @@ def main() -> None:
         writer = csv.DictWriter(file, list(tried[0]))
         writer.writeheader()
         writer.writerows(tried)
-    fitted = calibrate.fit(validation, maps, best)
-    (home / "calibration.json").write_text(json.dumps(dataclasses.asdict(fitted), indent=1) + "\n")
-    print(fitted)
+    try:
+        fitted = calibrate.fit(validation, maps, best)
+    except calibrate.NothingFound as error:
+        print(f"not calibrated: {error}")
+    else:
+        (home / "calibration.json").write_text(json.dumps(dataclasses.asdict(fitted), indent=1) + "\n")
+        print(fitted)
     print(json.dumps({"paper": score(hover.PAPER, validation, maps), "native": score(best, validation, maps)}))
     print(best)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +18,7 @@ from training import train as training
 from training.config import RunConfig, load
 from training.data import lizard
 from training.data.crops import GridCrops
+from training.profiling import profile
 from training.state import State
 from training.train import Diverged, learning_rate, train
 
@@ -126,3 +131,34 @@ def test_a_misspelt_or_incomplete_config_stops_before_anything_starts(tmp_path: 
 @pytest.mark.parametrize("path", sorted(Path("training/configs").glob("*.toml")), ids=lambda p: p.stem)
 def test_every_shipped_config_is_valid(path: Path) -> None:
     assert load(path).name == path.stem
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    config = _config().model_copy(update={"deterministic": True, "checkpoint_minutes": 1e-9})
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'name = "killed"\nnetwork = "lite-narrow"\nthreads = 1\nworkers = 0\ndeterministic = true\n'
+        "checkpoint_minutes = 1e-9\n"
+        '[data]\nsources = ["glas"]\nvalidation = 0.34\ncrop = 64\ncrops_per_epoch = 6\n'
+        "[recipe]\nepochs = 2\nbatch = 2\nema = 0.9\nlearning_rate = 2e-3\n"
+    )
+    train(config, data, tmp_path / "whole")
+    command = [sys.executable, "-m", "training.train", str(path), "--data", str(data), "--runs", str(tmp_path)]
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(timeout=float(rng.uniform(2.0, 6.0)))
+        run.kill()
+        run.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    whole, killed = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("whole", "killed"))
+    assert all(torch.equal(whole["network"][k], killed["network"][k]) for k in whole["network"])
+    assert all(torch.equal(whole["averaged"][k], killed["averaged"][k]) for k in whole["averaged"])
+
+
+def test_a_profile_names_where_the_time_of_a_step_goes(data: Path) -> None:
+    clock = profile(_config(), data, steps=1, warm=0)
+    assert list(clock.seconds) == ["waiting for data", "forward", "loss", "backward", "optimizer and averaging"]
+    assert clock.table(1).count("\n") == 6
