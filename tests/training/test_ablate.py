@@ -10,7 +10,7 @@ import torch
 
 from tests.training.layouts import write_lizard
 from training import ablate
-from training.ablate import REDUCED, WHOLE, Scale, layout, make, run_config
+from training.ablate import WHOLE, Scale, layout, make, reduced, run_config
 from training.distributed import Team
 from training.network import NETWORKS
 from training.scores import score_image
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("table", list(TABLES))
-@pytest.mark.parametrize("scale", [WHOLE, REDUCED], ids=["whole", "reduced"])
+@pytest.mark.parametrize("scale", [WHOLE, reduced()], ids=["whole", "reduced"])
 def test_every_run_of_every_table_can_be_configured(table: str, scale: Scale) -> None:
     for variant in (v for row in TABLES[table][1] for v in row.members):
         config = run_config(variant, scale)

@@ -18,6 +18,7 @@ from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.export import Disagreement, export_graph, golden_patch, manifest_of_run, write_artifact
 from training.network import build
+from training.storage import quantise, shrink
 
 # torch's exporter warns about its own internals
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -96,3 +97,28 @@ def test_an_evaluation_writes_scores_pictures_and_the_card(store: Path, data_roo
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".png"}
     assert load_artifact("pair", store).manifest.scores["images"] == 2
     assert "95 % interval" in (artifact.folder / "MODEL_CARD.md").read_text()
+
+
+def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_path: Path) -> None:
+    graph = load_artifact("pair", store).files[0]
+    small = tmp_path / "small.onnx"
+    small.write_bytes(graph.read_bytes())
+    shrink(small)
+    patches = golden_patch()[None]
+    assert small.stat().st_size < 0.6 * graph.stat().st_size
+    assert 0 < export._run(small, patches).furthest_from(export._run(graph, patches)) < 0.05
+
+
+def test_a_graph_says_nothing_of_the_machine_it_was_made_on(store: Path) -> None:
+    content = load_artifact("pair", store).files[0].read_bytes()
+    assert b".py" not in content
+    assert str(Path.cwd()).encode() not in content
+
+
+def test_a_rounded_weight_is_within_half_a_step() -> None:
+    weights = np.random.default_rng(0).normal(size=(6, 4, 3, 3)).astype(np.float32)
+    weights[2] = 0
+    codes, scales = quantise(weights)
+    assert codes.dtype == np.int8
+    assert (np.abs(codes * scales - weights) <= scales / 2 + 1e-7).all()
+    assert not codes[2].any()
