@@ -37,8 +37,10 @@ check: $(VENV)/dev  ## format, lint, types, tests
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 bench: $(VENV)/dev  ## side by side against plain implementations; out/bench/results.json
-	$(BIN)/python tests/benchmarks/bench_separation.py
-	$(BIN)/python tests/benchmarks/bench_geojson.py
+	$(BIN)/python -m tests.benchmarks.bench_separation
+	$(BIN)/python -m tests.benchmarks.bench_geojson
+	$(BIN)/python -m tests.benchmarks.bench_lite
+	$(BIN)/python -m tests.benchmarks.bench_scheduler
 
 train-lite: $(VENV)/dev  ## train karyon-lite on the CPU; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml

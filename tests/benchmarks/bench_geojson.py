@@ -13,8 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,8 +21,8 @@ from app.formats import geojson
 from app.formats.document import ModelFacts, RequestContext, Runtime
 from app.nuclei import instances
 from app.nuclei.types import Mpp, QualityReport, Segmentation
+from tests.benchmarks.results import merge
 
-RESULTS = Path(__file__).parents[2] / "out" / "bench" / "results.json"
 BAR = 6.0
 # Rings are whole numbers on the model's own scale, and have two decimals on any other.
 CASES = {"geojson_vs_json": 1.0, "geojson_vs_json_rescaled": 0.93}
@@ -74,14 +72,6 @@ def measure(scale: float, count: int, rounds: int) -> float:
         f"scale {scale}: {len(segmentation.nuclei)} nuclei, json.dumps {theirs * 1e3:.2f} ms, ours {ours * 1e3:.2f} ms"
     )
     return theirs / ours
-
-
-def merge(entries: list[dict[str, Any]], path: Path = RESULTS) -> None:
-    """Put entries into the list of results, in place of those of the same name."""
-    names = {entry["name"] for entry in entries}
-    kept = [e for e in json.loads(path.read_text()) if e["name"] not in names] if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept + entries, indent=1) + "\n")
 
 
 def main() -> None:

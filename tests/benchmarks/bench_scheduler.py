@@ -6,12 +6,8 @@ import argparse
 import gc
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from app.serving.costs import CostModel
 from app.serving.scheduler import Scheduler

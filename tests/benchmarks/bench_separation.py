@@ -1,6 +1,6 @@
 """How much faster than a plain implementation are separation and description?
 
-    python tests/benchmarks/bench_separation.py [--quick]
+    python -m tests.benchmarks.bench_separation [--quick]
 
 A run is maps in, typed nuclei with contours out. Plain code and Karyon take turns on the same mosaics of golden maps;
 times are the thread's own CPU seconds, so that a busy machine disturbs little. Prints a table of ratios, one of time
@@ -10,31 +10,27 @@ per stage and one of two threads against one, and merges its figures into `out/b
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import cv2
+import numpy as np
+
+from app.nuclei import hover, landscape, markers, metrics
+from app.nuclei.flood import flood
+from app.nuclei.hover import NATIVE, PAPER, OperatingPoint
+from app.nuclei.instances import describe, tidy
+from app.nuclei.rings import trace
+from app.nuclei.types import HoverMaps, Nuclei
+from tests.benchmarks import plain
+from tests.benchmarks.results import merge
+
 PROJECT = Path(__file__).parents[2]
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests" / "benchmarks")]
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import plain  # noqa: E402
-
-from app.nuclei import hover, landscape, markers, metrics  # noqa: E402
-from app.nuclei.flood import flood  # noqa: E402
-from app.nuclei.hover import NATIVE, PAPER, OperatingPoint  # noqa: E402
-from app.nuclei.instances import describe, tidy  # noqa: E402
-from app.nuclei.rings import trace  # noqa: E402
-from app.nuclei.types import HoverMaps, Nuclei  # noqa: E402
-
 BARS = {"paper_256": 12, "paper_1024": 25, "native_256": 50, "native_1024": 150}
 TILE = 256
 POINTS = {"paper": PAPER, "native": NATIVE}
@@ -143,18 +139,9 @@ def score_pair(repeat: int) -> dict[str, float]:
     return {name: 1000 * statistics.median(seconds(f) for _ in range(repeat)) / len(pairs) for name, f in work.items()}
 
 
-def merge(entries: list[dict[str, Any]], path: Path) -> None:
-    """Write entries into a results file, in place of those of the same name."""
-    known = json.loads(path.read_text()) if path.exists() else []
-    names = {entry["name"] for entry in entries}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([*(e for e in known if e["name"] not in names), *entries], indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no 512")
-    parser.add_argument("--out", type=Path, default=PROJECT / "out" / "bench" / "results.json")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     warm = seconds(hover.warm_up)
@@ -194,7 +181,7 @@ def main() -> None:
         entries.append(
             {"name": f"metrics_{name}_256_ms", "value": round(took, 3), "unit": "ms", "bar": None, "holds": None}
         )
-    merge(entries, arguments.out)
+    merge(entries)
     for entry in entries[:4]:
         print(
             f"{entry['name']:24}{entry['value']:8.1f}x  bar {entry['bar']}x  {'holds' if entry['holds'] else 'MISSED'}"

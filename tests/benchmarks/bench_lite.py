@@ -1,0 +1,72 @@
+"""How many patches a second does the shipped model take on this CPU, one view, separation and description included?
+
+    python -m tests.benchmarks.bench_lite
+
+Runs of the whole Segmenter and of the network alone are interleaved, so that a busy machine slows both alike; the share
+of the network is the figure to trust, patches a second depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from skimage.data import immunohistochemistry
+
+from app.nuclei import Segmenter, hover, load_artifact
+from app.nuclei.engine import cpu_limit
+from tests.benchmarks.results import merge
+
+BAR = 10.0
+PATCH = 256
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one run."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure, print, merge."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=40)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    hover.warm_up()
+    segmenter = Segmenter(load_artifact("karyon-lite"))
+    image = np.ascontiguousarray(immunohistochemistry()[:PATCH, :PATCH])
+    work = {
+        "all": lambda: segmenter.segment(image, mpp=0.5, profile="fast"),
+        "network": lambda: segmenter.engine.predict(image[None]),
+    }
+    for run in work.values():
+        run()
+    times = {name: [seconds(run) for _ in range(1)] for name, run in work.items()}
+    for _ in range(arguments.rounds):
+        for name, run in work.items():
+            times[name].append(seconds(run))
+    whole, network = (statistics.median(times[name]) for name in ("all", "network"))
+    print(
+        f"{cpu_limit()} threads: {1 / whole:.1f} patches/s, {1000 * whole:.1f} ms each, network {network / whole:.0%}"
+    )
+    merge(
+        [
+            {
+                "name": "lite_patches_per_s",
+                "value": round(1 / whole, 1),
+                "unit": f"patches/s on {cpu_limit()} threads",
+                "bar": BAR,
+                "holds": 1 / whole >= BAR,
+            }
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
