@@ -13,7 +13,7 @@ import numpy as np
 from app.nuclei import hover, instances, qc, tiling, views
 from app.nuclei.artifact import Artifact
 from app.nuclei.engine import CUDA, OnnxEngine
-from app.nuclei.errors import InvalidImage, InvalidParameter
+from app.nuclei.errors import InferenceFailed, InvalidImage, InvalidParameter
 from app.nuclei.types import Engine, Float32, HoverMaps, Mpp, Profile, Segmentation, UInt8
 
 SAME_SCALE = 0.02
@@ -74,7 +74,11 @@ class Segmenter:
             return self._nuclei(image, scale, profile, maps)
 
     def maps(self, image: UInt8, profile: Profile) -> HoverMaps:
-        """The averaged maps (H, W) of an image that is at the model's mpp already."""
+        """The averaged maps (H, W) of an image that is at the model's mpp already.
+
+        Raises:
+            InferenceFailed: a map holds what is no number; without nuclei it would look like empty tissue.
+        """
         manifest = self.artifact.manifest
         plan = tiling.plan(image.shape[0], image.shape[1], manifest.patch_sizes, manifest.margin)
         chosen = manifest.views(profile)
@@ -85,7 +89,7 @@ class Segmenter:
                 together = views.predict(self.engine, np.stack(patches[first : first + self.batch]), chosen)
                 found.extend(together[i] for i in range(len(together)))
         with self._timed("aggregate"):
-            return plan.stitch(found)
+            return finite(plan.stitch(found))
 
     def _nuclei(self, image: UInt8, mpp: Mpp, profile: Profile, maps: HoverMaps) -> Segmentation:
         manifest = self.artifact.manifest
@@ -119,6 +123,18 @@ class Segmenter:
         began = time.perf_counter()
         yield
         self.observe(stage, time.perf_counter() - began)
+
+
+def finite(maps: HoverMaps) -> HoverMaps:
+    """The maps as they are.
+
+    Raises:
+        InferenceFailed: one of them holds NaN or infinity.
+    """
+    # A sum tells without a mask as large as the map: it is finite only if every value is.
+    if not all(np.isfinite(m.sum(dtype=np.float64)) for m in (maps.np_prob, maps.hv, maps.type_prob)):
+        raise InferenceFailed("the model gave maps that are not finite")
+    return maps
 
 
 def calibrated(type_prob: Float32, where: np.ndarray, temperature: float) -> Float32:

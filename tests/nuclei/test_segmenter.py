@@ -9,9 +9,9 @@ import pytest
 
 from app.nuclei import Segmenter, detection, load_artifact, metrics
 from app.nuclei.artifact import Artifact
-from app.nuclei.errors import InvalidImage, InvalidParameter
+from app.nuclei.errors import InferenceFailed, InvalidImage, InvalidParameter
 from app.nuclei.segmenter import calibrated
-from app.nuclei.types import Engine, Mpp, UInt8
+from app.nuclei.types import Engine, HoverMaps, Mpp, UInt8
 from tests.drawn import draw_tissue, label_ink
 
 
@@ -111,6 +111,20 @@ def test_an_unknown_profile_is_refused(segmenter: Segmenter, tissue: UInt8) -> N
 def test_what_is_no_rgb_image_is_refused(segmenter: Segmenter, shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidImage):
         segmenter.segment(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_maps_that_are_no_numbers_are_a_failure_and_not_empty_tissue(
+    artifact: Artifact, ink: Engine, tissue: UInt8, bad: float
+) -> None:
+    class Broken:
+        def predict(self, patches: UInt8) -> HoverMaps:
+            maps = ink.predict(patches)
+            maps.hv[0, 3, 3, 0] = bad
+            return maps
+
+    with pytest.raises(InferenceFailed, match="not finite"):
+        Segmenter(artifact, Broken()).segment(tissue, mpp=0.5)
 
 
 def test_the_profile_decides_how_many_views_are_run(artifact: Artifact, tissue: UInt8) -> None:
