@@ -163,7 +163,11 @@ class Analysis:
                 manifest.licence,
                 manifest.training_data,
             ),
-            thresholds={"postprocess": asdict(manifest.postprocess), "qc": dict(qc.DEFAULT_THRESHOLDS)},
+            thresholds={
+                "postprocess": asdict(manifest.postprocess),
+                "temperature": manifest.temperature,
+                "qc": dict(qc.DEFAULT_THRESHOLDS),
+            },
             runtime=Runtime(
                 *(str(getattr(self.engine, name, "unknown")) for name in ("device", "provider", "precision"))
             ),
