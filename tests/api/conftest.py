@@ -25,6 +25,7 @@ from app.settings import Settings
 
 pytestmark = pytest.mark.anyio
 START_S = 60
+SLOPE = 1e-5
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def onnx_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
     np_prob = (patch.astype(np.float32).mean(-1) < 128).astype(np.float32)
     type_prob = np.stack([1 - np_prob, np_prob, *[np.zeros_like(np_prob)] * 5], axis=-1)
-    hv = np.zeros((*np_prob.shape, 2), np.float32)
+    hv = np.repeat(patch.astype(np.float32).mean(-1)[..., None] * np.float32(SLOPE), 2, axis=-1)
     np.savez(folder / "golden.npz", patches=patch, np_prob=np_prob, hv=hv, type_prob=type_prob)
     (folder / "manifest.json").write_text(json.dumps(manifest_of(folder) | {"name": "dark"}))
     (store / "dark" / "ACTIVE").write_text("1\n")
@@ -91,7 +92,7 @@ def onnx_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_dark_graph(path: Path) -> None:
-    """patches -> np_prob = mean < 128, no offsets, everything a neutrophil."""
+    """patches -> np_prob = mean < 128, hardly any offsets (none at all is no nucleus), everything a neutrophil."""
     onnx = pytest.importorskip("onnx")
     node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     one, half, zero = (
@@ -99,6 +100,7 @@ def write_dark_graph(path: Path) -> None:
     )
     last = onnx.numpy_helper.from_array(np.array([-1]), "last")
     five = onnx.numpy_helper.from_array(np.array([1, 1, 1, 5]), "five")
+    slope = onnx.numpy_helper.from_array(np.float32(SLOPE), "slope")
     two = onnx.numpy_helper.from_array(np.array([1, 1, 1, 2]), "two")
     nodes = [
         node("Cast", ["patches"], ["float"], to=onnx.TensorProto.FLOAT),
@@ -109,12 +111,14 @@ def write_dark_graph(path: Path) -> None:
         node("Sub", ["one", "ink"], ["paper"]),
         node("Mul", ["ink", "zero"], ["nothing"]),
         node("Tile", ["nothing", "five"], ["others"]),
-        node("Tile", ["nothing", "two"], ["hv"]),
+        node("Unsqueeze", ["mean", "last"], ["light"]),
+        node("Mul", ["light", "slope"], ["offset"]),
+        node("Tile", ["offset", "two"], ["hv"]),
         node("Concat", ["paper", "ink", "others"], ["type_prob"], axis=-1),
     ]
     outputs = [value(name, onnx.TensorProto.FLOAT, None) for name in ("np_prob", "hv", "type_prob")]
     inputs = [value("patches", onnx.TensorProto.UINT8, ["n", "p", "p", 3])]
-    graph = onnx.helper.make_graph(nodes, "dark", inputs, outputs, [one, half, zero, last, five, two])
+    graph = onnx.helper.make_graph(nodes, "dark", inputs, outputs, [one, half, zero, slope, last, five, two])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, str(path))
 
