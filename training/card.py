@@ -61,7 +61,7 @@ procedures.**
 | networks | {networks} |
 | trained on | {training["data"]}; split {training["split"]} |
 | recipe | {recipe["epochs"]} epochs of {data["crops_per_epoch"]} crops of {data["crop"]} px, batch {recipe["batch"]}, \
-{recipe["optimizer"]} at {recipe["learning_rate"]}, from random weights |
+{recipe["optimizer"]} at {recipe["learning_rate"]}, from random weights; the epoch of lowest validation loss |
 | licence of the weights | {manifest["licence"]}: non-commercial, with attribution, share alike |
 | patch sizes, margin | {", ".join(map(str, manifest["patch_sizes"]))}; {manifest["margin"]} |
 | code | revision {training["revision"]} |

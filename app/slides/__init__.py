@@ -1,0 +1,1 @@
+"""Big images, and what is kept of them."""

@@ -1,0 +1,1 @@
+"""One file a step, each fixed once it was released."""

@@ -1,0 +1,254 @@
+"""How is a result kept so that nothing accepted is ever lost, and nothing is kept twice?
+
+Each public call is one transaction: when it returns, its effect is on the disk, and when it raises or the process dies,
+none of it is. A slide's row is locked first, so writers on one slide take turns. A tile that overlaps or abuts others
+is settled with them in the same transaction (see `settling`), so that counts in the tables always agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, tuple_, update
+
+from app.nuclei.errors import Conflict, NotFound, StorageFull
+from app.nuclei.types import Mpp, Nuclei, UInt8
+from app.slides import seams
+from app.slides.columns import Packed, pack, unpack_table
+from app.slides.database import Database
+from app.slides.records import Kept, ModelKey, NewSlide, NewTile, Slide, new_id, now_ms, slide_of
+from app.slides.schema import payloads, slides, tiles
+from app.slides.settling import counted, settle_around
+
+ROW_BYTES = 512  # what a tile takes in tables and indexes besides its payload, about
+
+
+@dataclass(frozen=True)
+class Store:
+    """Slides and their tiles.
+
+    Attributes:
+        database: opened and migrated.
+        quota_bytes: that tiles and uploaded files may take together; None leaves it to the disk.
+    """
+
+    database: Database
+    quota_bytes: int | None = None
+
+    def add_slide(self, new: NewSlide, slide_id: str | None = None) -> Slide:
+        """Keep a slide without tiles.
+
+        Args:
+            new: what it is.
+            slide_id: 32 hexadecimal digits, if a folder was made under that name already; a new one by default.
+
+        Raises:
+            StorageFull: if its file exceeds the quota.
+        """
+        mpp, now = new.mpp, now_ms()
+        row = {
+            "id": slide_id or new_id(),
+            "origin": new.origin,
+            "path": new.path,
+            "file_bytes": new.file_bytes,
+            "file_mtime_ns": new.file_mtime_ns,
+            "file_sha256": new.file_sha256,
+            "vendor": new.vendor,
+            "width": new.width,
+            "height": new.height,
+            **_mpp_columns(mpp),
+            "tile_bytes": 0,
+            "tallest": 0.0,
+            "reach": 0.0,
+            "created_ms": now,
+            "touched_ms": now,
+        }
+        with self.database.write() as connection:
+            self._check_quota(connection, new.file_bytes if new.origin == "upload" else 0)
+            return slide_of(connection.execute(insert(slides).values(row).returning(*slides.c)).one())
+
+    def slide(self, slide_id: str) -> Slide:
+        """One slide.
+
+        Raises:
+            NotFound: if there is none of this id.
+        """
+        with self.database.read() as connection:
+            return _found(connection.execute(select(slides).where(slides.c.id == slide_id)).one_or_none())
+
+    def list_slides(self, limit: int = 100, after: str | None = None) -> list[Slide]:
+        """Slides, newest first.
+
+        Args:
+            limit: how many at most.
+            after: id of the last slide of the page before.
+
+        Raises:
+            NotFound: if there is no slide `after`.
+        """
+        query = select(slides).order_by(slides.c.created_ms.desc(), slides.c.id.desc()).limit(limit)
+        if after is not None:
+            last = self.slide(after)
+            query = query.where(tuple_(slides.c.created_ms, slides.c.id) < tuple_(last.created_ms, last.id))
+        with self.database.read() as connection:
+            return [slide_of(row) for row in connection.execute(query)]
+
+    def set_mpp(self, slide_id: str, mpp: Mpp) -> Slide:
+        """Say how large a pixel of level 0 is.
+
+        Raises:
+            NotFound: if there is no such slide.
+            Conflict: if there are results at another scale already.
+        """
+        with self.database.write() as connection:
+            slide = lock(connection, slide_id)
+            if slide.mpp == mpp:
+                return slide
+            if slide.model is not None and (slide.mpp is None or (slide.mpp.x, slide.mpp.y) != (mpp.x, mpp.y)):
+                raise Conflict("the slide has results at another mpp; delete it to start over")
+            changed = _mpp_columns(mpp) | {"touched_ms": now_ms()}
+            query = update(slides).where(slides.c.id == slide_id).values(changed).returning(*slides.c)
+            return slide_of(connection.execute(query).one())
+
+    def delete_slide(self, slide_id: str) -> Slide:
+        """Forget a slide with its tiles and jobs; its uploaded file is removed by the caller afterwards.
+
+        Raises:
+            NotFound: if there is no such slide.
+        """
+        with self.database.write() as connection:
+            slide = lock(connection, slide_id)
+            connection.execute(delete(slides).where(slides.c.id == slide_id))
+        self.database.shrink()
+        return slide
+
+    def put_tile(self, slide_id: str, tile: NewTile) -> Kept:
+        """Keep a tile; the same content at the same place again changes nothing.
+
+        Args:
+            slide_id: of its slide.
+            tile: what was found; may overlap or abut other tiles.
+
+        Raises:
+            NotFound: if there is no such slide (any more).
+            Conflict: if the slide holds results of another model or other settings, or too many tiles at one place.
+            StorageFull: if the quota or the disk is full.
+        """
+        packed = pack(tile.nuclei, tile.step)
+        with self.database.write() as connection:
+            slide = lock(connection, slide_id)
+            known = connection.execute(select(tiles.c.id).where(_same(slide_id, tile))).scalar_one_or_none()
+            if known is not None:
+                return Kept(known, False)
+            claim(connection, slide, tile.model)
+            # Unpacked again at its place, so that what is settled now is to the bit what is settled later.
+            nuclei = unpack_table(packed.table, (tile.place.x, tile.place.y))
+            flags = seams.alone(tile.place, nuclei, (slide.width, slide.height))
+            size = ROW_BYTES + len(packed.table) + len(packed.rings) + len(flags)
+            self._check_quota(connection, size)
+            tile_id = _insert(connection, slide_id, tile, packed, nuclei, flags, size)
+            _touch(connection, slide_id, size, tile.place.height, nuclei)
+            settle_around(connection, slide, tile.place.core)
+        return Kept(tile_id, True)
+
+    def used_bytes(self) -> int:
+        """What tiles and uploaded files take."""
+        with self.database.read() as connection:
+            return _used(connection)
+
+    def room_bytes(self) -> int | None:
+        """What may still come under the quota; None without one."""
+        return None if self.quota_bytes is None else max(0, self.quota_bytes - self.used_bytes())
+
+    def _check_quota(self, connection: Connection, more: int) -> None:
+        if self.quota_bytes is not None and _used(connection) + more > self.quota_bytes:
+            raise StorageFull("the store's quota is used up; delete slides that are no longer needed")
+
+
+def lock(connection: Connection, slide_id: str) -> Slide:
+    """A slide, held against other writers until the transaction ends.
+
+    Raises:
+        NotFound: if there is none of this id.
+    """
+    return _found(connection.execute(select(slides).where(slides.c.id == slide_id).with_for_update()).one_or_none())
+
+
+def claim(connection: Connection, slide: Slide, model: ModelKey) -> None:
+    """Make this the slide's model, if it is not already.
+
+    Raises:
+        Conflict: if the slide holds results of another model or other settings.
+    """
+    if slide.model is None:
+        names = dict(zip(("model_name", "model_version", "model_sha256"), model[:3], strict=True))
+        settings = {"config_sha256": model.config_sha256, "profile": model.profile}
+        connection.execute(update(slides).where(slides.c.id == slide.id).values(names | settings))
+    elif (slide.model.sha256, slide.model.config_sha256) != (model.sha256, model.config_sha256):
+        raise Conflict(
+            f"the slide holds results of {slide.model.name}@{slide.model.version}, profile {slide.model.profile};"
+            " results of another model or with other settings need a slide of their own"
+        )
+
+
+def _found(row: Row[Any] | None) -> Slide:
+    if row is None:
+        raise NotFound("there is no slide of this id")
+    return slide_of(row)
+
+
+def _mpp_columns(mpp: Mpp | None) -> dict[str, Any]:
+    figures = (mpp.x, mpp.y, mpp.source, mpp.conflict) if mpp else (None, None, None, False)
+    return dict(zip(("mpp_x", "mpp_y", "mpp_source", "mpp_conflict"), figures, strict=True))
+
+
+def _used(connection: Connection) -> int:
+    kept = func.sum(slides.c.tile_bytes)
+    uploaded = select(func.sum(slides.c.file_bytes)).where(slides.c.origin == "upload").scalar_subquery()
+    row = connection.execute(select(func.coalesce(kept, 0), func.coalesce(uploaded, 0))).one()
+    return int(row[0]) + int(row[1])
+
+
+def _identity(slide_id: str, tile: NewTile) -> dict[str, Any]:
+    place, model = tile.place, tile.model
+    values = (place.x, place.y, place.width, place.height, tile.content_sha256, model.sha256, model.config_sha256)
+    names = ("x", "y", "width", "height", "content_sha256", "model_sha256", "config_sha256")
+    return {"slide_id": slide_id} | dict(zip(names, values, strict=True))
+
+
+def _same(slide_id: str, tile: NewTile) -> Any:
+    return and_(*(tiles.c[name] == value for name, value in _identity(slide_id, tile).items()))
+
+
+def _insert(
+    connection: Connection, slide_id: str, tile: NewTile, packed: Packed, nuclei: Nuclei, flags: UInt8, size: int
+) -> int:
+    row = _identity(slide_id, tile) | dict(
+        zip(("core_x0", "core_y0", "core_x1", "core_y1"), tile.place.core, strict=True)
+    )
+    row |= _box_columns(nuclei) | counted(nuclei.type, flags) | {"found": len(nuclei), "bytes": size}
+    row |= {"qc_verdict": tile.qc.verdict, "qc_codes": ",".join(tile.qc.codes), "created_ms": now_ms()}
+    tile_id = int(connection.execute(insert(tiles).values(row).returning(tiles.c.id)).scalar_one())
+    qc = {"verdict": tile.qc.verdict, "codes": list(tile.qc.codes), "measures": dict(tile.qc.measures)}
+    pieces = {"flags": flags.tobytes(), "nuclei": packed.table, "rings": packed.rings}
+    connection.execute(insert(payloads).values(tile_id=tile_id, qc=qc, provenance=dict(tile.provenance), **pieces))
+    return tile_id
+
+
+def _box_columns(nuclei: Nuclei) -> dict[str, float | None]:
+    low, high = nuclei.bbox[:, :2], nuclei.bbox[:, 2:]
+    box = [*low.min(0).tolist(), *high.max(0).tolist()] if len(nuclei) else [None] * 4
+    return dict(zip(("nx0", "ny0", "nx1", "ny1"), box, strict=True))
+
+
+def _touch(connection: Connection, slide_id: str, size: int, tallest: float, nuclei: Nuclei) -> None:
+    height = float(nuclei.bbox[:, 3].max() - nuclei.bbox[:, 1].min()) if len(nuclei) else 0.0
+    larger = func.max if connection.dialect.name == "sqlite" else func.greatest  # of two arguments
+    changed = {
+        "tile_bytes": slides.c.tile_bytes + size,
+        "touched_ms": now_ms(),
+        "tallest": larger(slides.c.tallest, tallest),
+        "reach": larger(slides.c.reach, height),
+    }
+    connection.execute(update(slides).where(slides.c.id == slide_id).values(changed))

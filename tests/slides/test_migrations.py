@@ -1,0 +1,37 @@
+"""The steps lead to the tables that the code speaks of."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from app.slides.database import MIGRATIONS, Database
+from app.slides.schema import metadata
+from app.slides.store import Store
+from tests.slides.kept import SLIDE
+
+
+def test_the_migrated_tables_are_those_of_the_schema(database):
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_store_that_is_opened_again_keeps_what_it_has(url, store):
+    slide = store.add_slide(SLIDE)
+    again = Database.open(url)
+    assert Store(again).slide(slide.id) == slide
+    again.close()
+
+
+def test_replicas_that_start_together_take_turns(url):
+    with ThreadPoolExecutor(3) as pool:
+        opened = list(pool.map(lambda _: Database.open(url), range(3)))
+    with opened[0].engine.connect() as connection:
+        head = MigrationContext.configure(connection).get_current_heads()
+    assert head == tuple(ScriptDirectory(str(MIGRATIONS)).get_heads())
+    for each in opened:
+        each.close()
