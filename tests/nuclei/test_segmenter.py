@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from app.nuclei import Segmenter, detection, load_artifact, metrics
+from app.nuclei import Segmenter, detection, hover, load_artifact, metrics
 from app.nuclei.artifact import Artifact
 from app.nuclei.errors import InferenceFailed, InvalidImage, InvalidParameter
 from app.nuclei.segmenter import calibrated
@@ -17,9 +17,9 @@ from tests.drawn import draw_tissue, label_ink
 
 @pytest.fixture(scope="module")
 def artifact() -> Artifact:
-    """The shipped manifest, small patches: margins and seams are then many."""
+    """The shipped manifest, small patches: margins and seams are then many; tiny nuclei are kept."""
     shipped = load_artifact("karyon-lite")
-    manifest = dataclasses.replace(shipped.manifest, patch_sizes=(64, 128), margin=24)
+    manifest = dataclasses.replace(shipped.manifest, patch_sizes=(64, 128), margin=24, postprocess=hover.NATIVE)
     return dataclasses.replace(shipped, manifest=manifest)
 
 
