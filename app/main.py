@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from threading import Lock
 
 import uvicorn
 from anyio import CapacityLimiter
@@ -21,13 +20,17 @@ from app.api.services import Services
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.engine import OnnxEngine, cpu_limit
 from app.nuclei.errors import Refusal
-from app.nuclei.types import Engine
 from app.serving.admission import WaitingRoom
-from app.serving.device import EngineOpener, OneAtATime, open_on
+from app.serving.calibration import Shelf
+from app.serving.device import DeviceEngine, EngineOpener, open_on
+from app.serving.enrolment import Enrolment
 from app.serving.lifecycle import Lifecycle, State
 from app.serving.models import Models
 from app.serving.runner import Runner
-from app.settings import Settings, load_settings
+from app.serving.slots import Slots
+from app.serving.work import WorkClass
+from app.serving.workers import Workers
+from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, log, log_as_json
 
 DESCRIPTION = (
@@ -67,19 +70,26 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener = Onn
 
 def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
     """The parts of one application; no thread, file or model is touched yet."""
-    threads, device = settings.threads or cpu_limit(), Lock()
+    threads, runner = settings.threads or cpu_limit(), Runner()
 
-    def opened(artifact: Artifact) -> Engine:
-        return OneAtATime(open_on(settings.device, artifact, threads, open_engine), device)
+    def opened(artifact: Artifact) -> DeviceEngine:
+        return DeviceEngine(partial(open_on, settings.device, artifact, threads, open_engine), runner)
 
+    enrolment = Enrolment(runner, Shelf(cache_folder(settings)), settings.calibration_s, threads)
+    load = partial(load_artifact, store=settings.model_store)
     room = WaitingRoom(settings.waiting_room, threads)
     return Services(
         settings=settings,
         metrics=Metrics(),
         lifecycle=Lifecycle(),
-        models=Models(partial(load_artifact, store=settings.model_store), opened, settings.models_in_memory),
+        models=Models(load, opened, settings.models_in_memory, enrolment.enrol),
         room=room,
-        runner=Runner(threads, room.served),
+        runner=runner,
+        workers={
+            WorkClass.INTERACTIVE: Workers(settings.waiting_room, room.served),
+            WorkClass.BULK: Workers(settings.bulk_at_once, room.served),
+        },
+        slots=Slots(threads),
         decoders=CapacityLimiter(threads),
     )
 
@@ -87,12 +97,13 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 @asynccontextmanager
 async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """From start to stop: the model comes up in the background, running work ends before the threads do."""
+    services.runner.start()
     services.lifecycle.start(partial(bring_up, services), partial(give_up, services))
     try:
         yield
     finally:
         services.lifecycle.drain()
-        services.runner.close()
+        services.close()
 
 
 def bring_up(services: Services) -> None:

@@ -47,6 +47,13 @@ class Settings(BaseSettings):
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset: as many as the cgroup allows")
     models_in_memory: int = Field(2, ge=1, le=64, description="models held at once; the least used one leaves first")
+    calibration_s: float = Field(
+        3.0, ge=0, le=600, description="seconds in which the size of batches is measured when a model is loaded"
+    )
+    cache: Path | None = Field(
+        None, description="folder that keeps measured batch sizes; unset: karyon in the user's cache folder"
+    )
+    bulk_at_once: int = Field(32, ge=1, le=1024, description="images of bulk requests that are in work at once")
 
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")
     max_pixels: int = Field(
@@ -91,6 +98,12 @@ def _api_key(entry: str) -> ApiKey:
     if not match:  # the entry itself may be a key in clear text: it is not repeated
         raise ValueError("each entry of KARYON_API_KEYS reads id:sha256, e.g. ward3:$(printf %s KEY | sha256sum)")
     return ApiKey(match[1], match[2].lower())
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Where measurements are kept between starts."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return (settings.cache or home / "karyon").expanduser()
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -14,10 +15,11 @@ from app.formats import geojson, hovernet, overlay, table
 from app.formats.document import ModelFacts, RequestContext, Runtime
 from app.nuclei import qc, tiling
 from app.nuclei.artifact import Artifact, Manifest
-from app.nuclei.errors import InferenceFailed, InvalidParameter, Refusal
+from app.nuclei.errors import Abandoned, InferenceFailed, InvalidParameter, Refusal
 from app.nuclei.segmenter import SAME_SCALE, Segmenter
 from app.nuclei.types import Engine, Mpp, MppSource, Profile, Segmentation
 
+PATCHES_AT_ONCE = 64
 GEOJSON, SUMMARY, PNG, CSV, HOVERNET = (
     "application/geo+json",
     "application/json",
@@ -112,6 +114,7 @@ class Analysis:
         limits: what images may be.
         observe: told the seconds of each stage.
         revision: of the running code.
+        separating: see `Segmenter`.
     """
 
     artifact: Artifact
@@ -119,6 +122,7 @@ class Analysis:
     limits: Limits
     observe: Callable[[str, float], None]
     revision: str = "unknown"
+    separating: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def run(self, image: DecodedImage, mpp: Mpp | None, profile: Profile | None, request_id: str) -> Result:
         """Find the nuclei of an image.
@@ -129,8 +133,9 @@ class Analysis:
         """
         self._check_grid(image, mpp)
         try:
-            segmentation = Segmenter(self.artifact, self.engine, self.observe).segment(image.pixels, mpp, profile)
-        except Refusal:
+            segmenter = Segmenter(self.artifact, self.engine, self.observe, PATCHES_AT_ONCE, self.separating)
+            segmentation = segmenter.segment(image.pixels, mpp, profile)
+        except (Refusal, Abandoned):
             raise
         except Exception as error:
             raise InferenceFailed("the model failed on this image; other requests are not affected") from error

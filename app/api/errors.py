@@ -19,6 +19,7 @@ from app.telemetry import Record
 
 PROBLEM = "application/problem+json"
 SECONDS_UNTIL_READY = 5
+SECONDS_UNTIL_REPLACED = 10
 
 
 class Unauthenticated(domain.Refusal):
@@ -54,6 +55,8 @@ ANSWER: dict[type[domain.Refusal], Answer] = {
     domain.Overloaded: Answer(503, "overloaded", "All places are taken"),
     domain.NotReady: Answer(503, "not-ready", "Not ready"),
     domain.Draining: Answer(503, "draining", "Stopping"),
+    domain.DeviceFault: Answer(503, "device-fault", "Device fault"),
+    domain.DeadlineExceeded: Answer(504, "deadline-exceeded", "Too late"),
     domain.StorageFull: Answer(507, "storage-full", "No room in the store"),
 }
 BY_STATUS: dict[int, Answer] = {
@@ -113,6 +116,8 @@ def _headers(error: Exception, wait: int | None) -> dict[str, str]:
 def _seconds_to_wait(error: Exception) -> int | None:
     if isinstance(error, domain.Overloaded):
         return error.retry_after_s
+    if isinstance(error, domain.DeviceFault):
+        return SECONDS_UNTIL_REPLACED
     return SECONDS_UNTIL_READY if isinstance(error, domain.NotReady | domain.Draining) else None
 
 

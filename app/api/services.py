@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,16 +18,23 @@ from app.api.analysis import WRITERS, Analysis, Limits, Result, scale
 from app.api.decoding import DecodedImage, decode
 from app.api.errors import ClientGone
 from app.api.uploads import image_bytes
+from app.nuclei.artifact import prove
 from app.nuclei.errors import InferenceFailed
 from app.nuclei.types import Profile
 from app.serving.admission import WaitingRoom
 from app.serving.lifecycle import Lifecycle
 from app.serving.models import Models, Resident
+from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
+from app.serving.slots import Slots
+from app.serving.tray import Ticket
+from app.serving.work import WorkClass
+from app.serving.workers import Workers
 from app.settings import Settings
 from app.telemetry import Metrics, Record, log
 
 T = TypeVar("T")
+LONG_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class Order:
     model: str
     media_type: str
     tenant: str
+    work_class: WorkClass = WorkClass.INTERACTIVE
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Services:
     models: Models
     room: WaitingRoom
     runner: Runner
+    workers: Mapping[WorkClass, Workers]
+    slots: Slots
     decoders: CapacityLimiter
 
     @property
@@ -68,36 +78,73 @@ class Services:
             unpack = partial(_unpack, body, content_type, self.limits.max_pixels)
             image = await to_thread.run_sync(unpack, limiter=self.decoders)
         mpp = scale(order.mpp, image, self.limits)
+        resident = await self.resident(order.model)
+        record.model = resident.artifact.name
+        ticket = Ticket(order.tenant, order.work_class, self.runner.clock() + LONG_S)
+        analysis = self._analysis(resident, ticket, record)
         queued = time.perf_counter()
 
         def work() -> tuple[bytes, Result]:
             record.observe("queue", time.perf_counter() - queued)
-            resident = self.models.get(order.model)
-            record.model = resident.artifact.name
-            analysis = self._analysis(resident, record)
             result = analysis.run(image, mpp, order.profile or self.settings.profile, record.request_id)
             with timed(record, "encode"):
                 return WRITERS[order.media_type](result), result
 
         try:
-            written, result = await self.runner.run(order.tenant, work)
+            written, result = await self.workers[order.work_class].run(order.tenant, work)
+        except asyncio.CancelledError:
+            self.runner.cancel(ticket)
+            raise
         except InferenceFailed as error:
             log("inference failed", logging.ERROR, error, request_id=record.request_id, model=record.model)
             raise
         self._count(result, record)
         return written, result
 
+    async def resident(self, reference: str) -> Resident:
+        """The model that a request names, loaded in a thread if it is not in memory."""
+        found = self.models.find(reference)
+        return found if found is not None else await to_thread.run_sync(self.models.get, reference)
+
     def warm(self, resident: Resident) -> None:
-        """Take one golden patch the whole way, so that no caller waits for what is compiled at its first use."""
+        """Take one golden patch the whole way, so that no caller waits for what is compiled at its first use.
+
+        Raises:
+            ArtifactDrift: the queue and the device's thread do not give the golden maps.
+        """
         record = Record("warm-up")
+        ticket = Ticket("warm-up", WorkClass.INTERACTIVE, self.runner.clock() + LONG_S)
+        prove(QueuedEngine(self.runner, resident, ticket), resident.artifact)
         patches, _ = resident.artifact.golden
         image = DecodedImage(patches[0], None, "")
-        result = self._analysis(resident, record).run(image, None, self.settings.profile, record.request_id)
+        result = self._analysis(resident, ticket, record).run(image, None, self.settings.profile, record.request_id)
         for write in WRITERS.values():
             write(result)
 
-    def _analysis(self, resident: Resident, record: Record) -> Analysis:
-        return Analysis(resident.artifact, resident.engine, self.limits, record.observe, self.settings.revision)
+    def close(self) -> None:
+        """Let what runs end, refuse the rest, and wait for every thread."""
+        self.runner.close()
+        for workers in self.workers.values():
+            workers.close()
+
+    def _analysis(self, resident: Resident, ticket: Ticket, record: Record) -> Analysis:
+        engine = QueuedEngine(self.runner, resident, ticket)
+        separating = partial(self._separating, ticket.work_class, record)
+
+        def observe(stage: str, seconds: float) -> None:
+            if stage == "infer":  # its patches were queued meanwhile
+                record.observe("queue", ticket.waited_s)
+                seconds -= ticket.waited_s
+            record.observe(stage, seconds)
+
+        return Analysis(resident.artifact, engine, self.limits, observe, self.settings.revision, separating)
+
+    @contextmanager
+    def _separating(self, work_class: WorkClass, record: Record) -> Iterator[None]:
+        began = time.perf_counter()
+        with self.slots.slot(work_class):
+            record.observe("slot_wait", time.perf_counter() - began)
+            yield
 
     def _count(self, result: Result, record: Record) -> None:
         record.bucket, record.nuclei = result.bucket, len(result.segmentation.nuclei)

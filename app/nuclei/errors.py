@@ -18,10 +18,13 @@ KaryonError
     NotReady            starting, or the model did not prove itself
     Draining            stopping
     InferenceFailed     the model or a worker failed on this request
+    DeviceFault         the device is broken; this process must be replaced
+    DeadlineExceeded    the answer would come after the deadline
   ArtifactError         a model folder that must not be served
     ArtifactInvalid     unreadable or incomplete manifest
     DigestMismatch      a file is not what the manifest says
     ArtifactDrift       the golden pair does not come out
+  Abandoned             nobody waits for this work any more
   EngineUnavailable     no ONNX Runtime, or not on the device that was demanded
   StoreDamaged          what the store gives back is not what was put in
 """
@@ -124,6 +127,18 @@ class Draining(Refusal):
 
 class InferenceFailed(Refusal):
     """The model or a worker failed on this request; other requests are not affected."""
+
+
+class DeviceFault(Refusal):
+    """The device is in a state that only a new process leaves; another replica may serve the request."""
+
+
+class DeadlineExceeded(Refusal):
+    """The deadline passed, or could no longer be kept, while the request waited for the device."""
+
+
+class Abandoned(KaryonError):
+    """Whoever asked for this work has gone; nobody reads what becomes of it."""
 
 
 class ArtifactError(KaryonError):

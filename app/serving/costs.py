@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 GAIN = 0.1  # of an error that one batch corrects: speed drifts over many batches, noise does not
 OUTLIER = 1.0  # errors count up to this share of the estimate, so that one stall moves it by GAIN at most
 BOUND = 10.0  # a coefficient stays within this factor of its calibration
@@ -38,6 +40,10 @@ class CostModel:
     def estimate(self, cost: float) -> float:
         """Seconds for a batch of this cost."""
         return self.a * cost + self.b
+
+    def total(self, cost: float) -> float:
+        """Seconds for so much work in batches as full as they may be."""
+        return self.a * cost + self.b * math.ceil(cost / self.max_batch_cost)
 
     def cost_within(self, seconds: float) -> float:
         """The largest cost whose estimate is at most `seconds`; 0 if there is none."""

@@ -125,7 +125,7 @@ async def test_metrics_name_the_model_and_the_process(service):
     assert (dict(labels)["name"], dict(labels)["state"], value) == ("ink", "ready", 1.0)
     assert "process_start_time_seconds" in seen
     assert {dict(labels)["phase"] for labels in seen["nuclei_model_load_duration_seconds"]} == {
-        "verify", "open", "prove"
+        "verify", "open", "prove", "enrol"
     }  # fmt: skip
 
 
