@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -21,11 +24,14 @@ from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.engine import OnnxEngine, cpu_limit
 from app.nuclei.errors import Refusal
 from app.serving.admission import WaitingRoom
+from app.serving.budget import Budget
 from app.serving.calibration import Shelf
 from app.serving.device import DeviceEngine, EngineOpener, open_on
 from app.serving.enrolment import Enrolment
 from app.serving.lifecycle import Lifecycle, State
+from app.serving.liveness import HANG_S, TICK_S, Vitals, Watchdog
 from app.serving.models import Models
+from app.serving.rules import Rules
 from app.serving.runner import Runner
 from app.serving.slots import Slots
 from app.serving.work import WorkClass
@@ -33,6 +39,8 @@ from app.serving.workers import Workers
 from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, log, log_as_json
 
+EXIT_NO_PROGRESS = 70
+LAST_CALL_S = 3.0  # what waits for the device is refused so long before time is up, so that the answer gets out
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
     "Research use only. Not for diagnostic procedures."
@@ -84,7 +92,9 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
         lifecycle=Lifecycle(),
         models=Models(load, opened, settings.models_in_memory, enrolment.enrol),
         room=room,
+        budget=Budget(settings.max_queue_cost, settings.tenant_cost, runner, Rules()),
         runner=runner,
+        vitals=Vitals(runner, settings.hang_s or HANG_S["cpu"]),
         workers={
             WorkClass.INTERACTIVE: Workers(settings.waiting_room, room.served),
             WorkClass.BULK: Workers(settings.bulk_at_once, room.served),
@@ -99,11 +109,21 @@ async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """From start to stop: the model comes up in the background, running work ends before the threads do."""
     services.runner.start()
     services.lifecycle.start(partial(bring_up, services), partial(give_up, services))
+    ticks = asyncio.create_task(ticking(services))
     try:
         yield
     finally:
+        ticks.cancel()
+        services.vitals.rest()
         services.lifecycle.drain()
         services.close()
+
+
+async def ticking(services: Services) -> None:
+    """Show that the event loop turns."""
+    while True:
+        services.vitals.tick()
+        await asyncio.sleep(TICK_S)
 
 
 def bring_up(services: Services) -> None:
@@ -111,8 +131,10 @@ def bring_up(services: Services) -> None:
     reference = services.settings.model
     log("loading", model=reference)
     resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
+    if services.settings.hang_s is None:
+        services.vitals.least_hang_s = HANG_S.get(resident.engine.device, HANG_S["cpu"])
     services.warm(resident)
-    artifact, provider = resident.artifact, str(getattr(resident.engine, "provider", "unknown"))
+    artifact, provider = resident.artifact, resident.engine.provider
     labels = (artifact.name, artifact.version, artifact.sha256, provider, State.READY)
     services.metrics.model_info.labels(*labels).set(1)
     log(
@@ -134,18 +156,40 @@ def give_up(services: Services, error: Exception) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that is unready from the first signal on and ends with status 0 after its last request."""
+    """uvicorn that is unready from the first signal on, serves for a moment more, and ends with status 0."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        delay_s: float = 0.0,
+        last_call: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Not listening yet.
+
+        Args:
+            config: of uvicorn.
+            lifecycle: is told to drain.
+            delay_s: for so long new requests are served after the first signal.
+            last_call: refuses what still waits for the device, shortly before time is up.
+        """
         super().__init__(config)
         self._lifecycle = lifecycle
+        self._delay_s = delay_s
+        self._last_call = last_call
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end."""
-        if self._lifecycle.state is State.DRAINING:
-            self.force_exit = True  # asked a second time
-        self._lifecycle.drain()
+        if self._lifecycle.state is State.DRAINING:  # asked a second time
+            self.force_exit = self.should_exit = True
+            return
+        self._lifecycle.drain(self._delay_s)
+        _after(self._delay_s, self._leave)
+
+    def _leave(self) -> None:
         self.should_exit = True
+        if self.config.timeout_graceful_shutdown is not None:
+            _after(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S), self._last_call)
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Listen, and say where: with port 0 nobody else knows."""
@@ -154,6 +198,22 @@ class Server(uvicorn.Server):
             for socket in server.sockets:
                 host, port = socket.getsockname()[:2]
                 log("listening", host=host, port=port)
+
+
+def _after(seconds: float, call: Callable[[], None]) -> None:
+    """Call now, or from a thread that keeps nobody from ending."""
+    if not seconds:
+        call()
+        return
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
+def end_process(reason: str) -> None:
+    """Leave at once: whatever hangs would not let an orderly end come to its end."""
+    log("the process ends: it gets nowhere", logging.CRITICAL, reason=reason)
+    os._exit(EXIT_NO_PROGRESS)
 
 
 def serve(settings: Settings) -> int:
@@ -170,5 +230,9 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    Server(config, app.state.services.lifecycle).run()
+    services: Services = app.state.services
+    watchdog = Watchdog(services.vitals, end_process)
+    watchdog.start()
+    Server(config, services.lifecycle, settings.drain_delay_s, services.runner.stop).run()
+    watchdog.stop()
     return 0

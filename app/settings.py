@@ -65,6 +65,21 @@ class Settings(BaseSettings):
     min_mpp: float = Field(0.1, gt=0, allow_inf_nan=False, description="finest scale accepted, um per pixel")
     max_mpp: float = Field(2.0, gt=0, allow_inf_nan=False, description="coarsest scale accepted, um per pixel")
     waiting_room: int = Field(32, ge=1, description="requests held at once; the next one is told to come back")
+    max_queue_cost: float = Field(
+        8192.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="work admitted and not answered, in patches of 256 x 256 seen once by one network; bulk: 70 %",
+    )
+    tenant_cost: float = Field(
+        4096.0, gt=0, allow_inf_nan=False, description="the same for one caller: an API key, or an address without keys"
+    )
+    drain_delay_s: float = Field(
+        5.0, ge=0, le=600, description="seconds that new requests are served after SIGTERM, while already unready"
+    )
+    hang_s: float | None = Field(
+        None, gt=0, le=86400, description="seconds without progress that end the process; unset: 120, on a GPU 30"
+    )
     shutdown_s: int = Field(45, ge=0, description="seconds that running requests may take to finish after SIGTERM")
 
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(

@@ -73,6 +73,7 @@ class Record:
     Attributes:
         request_id: the caller's, if sane, else ours.
         slug: of the problem that answered it, if one did.
+        work_class: interactive or bulk, once the caller's wish is known.
         model: name of the model that served it; empty if none did.
         bucket: what its stages are counted under.
         stages: seconds per stage.
@@ -82,6 +83,7 @@ class Record:
 
     request_id: str
     slug: str = ""
+    work_class: str = ""
     model: str = ""
     bucket: str = ""
     stages: dict[str, float] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from app import __version__
-from app.api.decoding import DecodedImage, check_pixels
+from app.api.decoding import Announced, DecodedImage, check_pixels
 from app.api.probing import Size
 from app.formats import geojson, hovernet, overlay, table
 from app.formats.document import ModelFacts, RequestContext, Runtime
@@ -88,7 +88,7 @@ class Limits:
         return value
 
 
-def scale(requested: float | None, image: DecodedImage, limits: Limits) -> Mpp | None:
+def scale(requested: float | None, image: DecodedImage | Announced, limits: Limits) -> Mpp | None:
     """um per pixel of an image: the caller's word, else the file's; None leaves the model's own.
 
     Raises:
@@ -102,6 +102,17 @@ def scale(requested: float | None, image: DecodedImage, limits: Limits) -> Mpp |
         return None
     x, y = (limits.mpp(own, "file") for own in image.mpp)
     return Mpp(x, y, "file")
+
+
+def check_grid(manifest: Manifest, height: int, width: int, mpp: Mpp | None, limits: Limits) -> None:
+    """Refuse an image that has too many pixels at the model's scale.
+
+    Raises:
+        PayloadTooLarge: naming both figures.
+    """
+    if mpp is not None:
+        size = Size(round(width * mpp.x / manifest.mpp), round(height * mpp.y / manifest.mpp))
+        check_pixels(size, limits.max_pixels, f"brought to the model's {manifest.mpp:g} um per pixel, the image")
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,8 @@ class Analysis:
             PayloadTooLarge: if it grows beyond the limit at the model's scale.
             InferenceFailed: if model or separation fail.
         """
-        self._check_grid(image, mpp)
+        height, width = image.pixels.shape[:2]
+        check_grid(self.artifact.manifest, height, width, mpp, self.limits)
         try:
             segmenter = Segmenter(self.artifact, self.engine, self.observe, PATCHES_AT_ONCE, self.separating)
             segmentation = segmenter.segment(image.pixels, mpp, profile)
@@ -140,17 +152,6 @@ class Analysis:
         except Exception as error:
             raise InferenceFailed("the model failed on this image; other requests are not affected") from error
         return Result(segmentation, self._context(image.sha256, request_id), image, self.artifact.manifest)
-
-    def _check_grid(self, image: DecodedImage, mpp: Mpp | None) -> None:
-        if mpp is None:
-            return
-        height, width = image.pixels.shape[:2]
-        own = self.artifact.manifest.mpp
-        check_pixels(
-            Size(round(width * mpp.x / own), round(height * mpp.y / own)),
-            self.limits.max_pixels,
-            f"brought to the model's {own:g} um per pixel, the image",
-        )
 
     def _context(self, input_sha256: str, request_id: str) -> RequestContext:
         manifest = self.artifact.manifest

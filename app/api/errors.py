@@ -55,6 +55,8 @@ ANSWER: dict[type[domain.Refusal], Answer] = {
     domain.Overloaded: Answer(503, "overloaded", "All places are taken"),
     domain.NotReady: Answer(503, "not-ready", "Not ready"),
     domain.Draining: Answer(503, "draining", "Stopping"),
+    domain.TenantQuota: Answer(429, "tenant-quota", "Too much work outstanding"),
+    domain.DeadlineUnattainable: Answer(503, "deadline-unattainable", "Not before the deadline"),
     domain.DeviceFault: Answer(503, "device-fault", "Device fault"),
     domain.DeadlineExceeded: Answer(504, "deadline-exceeded", "Too late"),
     domain.StorageFull: Answer(507, "storage-full", "No room in the store"),
@@ -114,7 +116,7 @@ def _headers(error: Exception, wait: int | None) -> dict[str, str]:
 
 
 def _seconds_to_wait(error: Exception) -> int | None:
-    if isinstance(error, domain.Overloaded):
+    if isinstance(error, domain.Overloaded | domain.TenantQuota | domain.DeadlineUnattainable):
         return error.retry_after_s
     if isinstance(error, domain.DeviceFault):
         return SECONDS_UNTIL_REPLACED

@@ -18,18 +18,22 @@ from app.api.analysis import WRITERS, Result
 from app.api.errors import ANSWER, Unauthenticated
 from app.api.negotiation import choose
 from app.api.security import identify
-from app.api.services import Order, Services, timed, while_connected
+from app.api.services import Order, Services
 from app.api.uploads import check_declared
+from app.api.urgency import urgency
+from app.api.waiting import timed, while_connected
 from app.nuclei import errors as domain
 from app.nuclei.artifact import Artifact, list_artifacts, read_manifest
-from app.nuclei.errors import ArtifactError, InvalidParameter
+from app.nuclei.errors import ArtifactError, DeviceFault, InvalidParameter
 from app.nuclei.types import Profile
 from app.serving.lifecycle import State
+from app.serving.work import WorkClass
 from app.telemetry import Record, log
 
 JSON = "application/json"
 PARAMETERS = frozenset({"mpp", "profile", "model"})
-NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining])
+NOT_ALIVE = schemas.problems(ANSWER[DeviceFault])
+NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining], ANSWER[DeviceFault])
 
 _documented = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 router = APIRouter()
@@ -51,7 +55,7 @@ def tenant_of(request: Request) -> str:
 def ready_tenant(request: Request) -> str:
     """Who is calling, once the service can serve them."""
     tenant = tenant_of(request)
-    services_of(request).lifecycle.require_ready()
+    services_of(request).lifecycle.require_open()
     return tenant
 
 
@@ -78,10 +82,12 @@ async def segment(
     media_type = choose(request.headers.get("accept"), tuple(WRITERS))
     content_type = request.headers.get("content-type")
     check_declared(content_type)
+    wish = urgency(request.headers, WorkClass.INTERACTIVE)
+    record.work_class = wish.work_class
     services.room.check()
     with timed(record, "read"):
         body = await request.body()
-    order = Order(mpp, profile, model or services.settings.model, media_type, tenant)
+    order = Order(mpp, profile, model or services.settings.model, media_type, tenant, wish)
     with services.room.admit():
         work = services.answer(body, content_type, order, record)
         written, result = await while_connected(request.receive, work)
@@ -171,15 +177,34 @@ async def startup(request: Request) -> Response:
 )
 async def ready(request: Request) -> Response:
     """200 while the model is proven and the service is not stopping. Load never changes it."""
-    lifecycle = services_of(request).lifecycle
-    lifecycle.require_ready()
-    return _state(lifecycle.state)
+    services = services_of(request)
+    services.lifecycle.require_ready()
+    require_health(services.vitals.progress.healthy, "the device of this service is broken")
+    return _state(services.lifecycle.state)
 
 
-@router.get("/healthz/live", summary="Does the process respond?", responses=schemas.HEALTHY, response_class=Response)
+@router.get(
+    "/healthz/live",
+    summary="Does the process get anywhere?",
+    responses=schemas.HEALTHY | NOT_ALIVE,
+    response_class=Response,
+)
 async def live(request: Request) -> Response:
-    """200 as long as the event loop turns."""
-    return _state(services_of(request).lifecycle.state)
+    """200 as long as the event loop turns, the device is well, and work that is there gets done."""
+    services = services_of(request)
+    complaint = services.vitals.complaint()
+    require_health(complaint is None, complaint or "")
+    return _state(services.lifecycle.state)
+
+
+def require_health(healthy: bool, complaint: str) -> None:
+    """Refuse with what is wrong.
+
+    Raises:
+        DeviceFault: unless healthy.
+    """
+    if not healthy:
+        raise DeviceFault(complaint)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

@@ -15,6 +15,8 @@ KaryonError
     NotFound            no such thing under this address
     MissingExtra        an optional part is not installed
     Overloaded          every place is taken; try again
+    TenantQuota         this caller has too much work outstanding
+    DeadlineUnattainable  it would not be done before the caller's deadline
     NotReady            starting, or the model did not prove itself
     Draining            stopping
     InferenceFailed     the model or a worker failed on this request
@@ -110,6 +112,30 @@ class Overloaded(Refusal):
 
     Attributes:
         retry_after_s: seconds after which a place is likely.
+    """
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class TenantQuota(Refusal):
+    """This caller's work that is not answered yet, and this request, are more than one caller may hold.
+
+    Attributes:
+        retry_after_s: seconds after which enough of it is likely to be done.
+    """
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineUnattainable(Refusal):
+    """The caller set a deadline that the work ahead leaves no time for.
+
+    Attributes:
+        retry_after_s: seconds after which the work ahead is likely to be done.
     """
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:

@@ -2,11 +2,16 @@
 
 starting --(model proven)--> ready --(SIGTERM)--> draining
     \\--(model refused)--> failed    stays up and says so; other replicas serve on
+
+A process that drains is unready at once, but serves on for a moment: those who send it requests need that long to
+see that it is unready.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -27,6 +32,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self._state = State.STARTING
+        self._open_until = -math.inf
         self._lock = threading.RLock()  # a signal may arrive inside `drain`
         self._thread: threading.Thread | None = None
 
@@ -67,10 +73,21 @@ class Lifecycle:
             self._thread.join(timeout_s)
         return self.started
 
-    def drain(self) -> None:
-        """Take no new work from now on. Safe in a signal handler."""
+    def drain(self, delay_s: float = 0.0) -> None:
+        """Be unready from now on, and take no new work after `delay_s`. Safe in a signal handler."""
         with self._lock:
+            if self._state is State.READY:
+                self._open_until = time.monotonic() + delay_s
             self._state = State.DRAINING
+
+    def require_open(self) -> None:
+        """Refuse new work unless ready, or draining only just.
+
+        Raises:
+            Draining, NotReady: as `require_ready`.
+        """
+        if self._state is not State.DRAINING or time.monotonic() >= self._open_until:
+            self.require_ready()
 
     def require_ready(self) -> None:
         """Refuse unless ready.

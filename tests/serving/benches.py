@@ -85,11 +85,11 @@ class Bench:
         return self.runner.submit(ticket or self.ticket(), Job(self.engine, VIEWS[:1], BUCKET, 1.0), patches)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> Iterator[None]:
         """While inside, the device is busy with one patch of another request."""
         self.grey.go.clear()
         self.grey.begun.clear()
-        self.first = self.submit(1)
+        self.first = self.submit(1, ticket=self.ticket("held", work_class))
         assert self.grey.begun.wait(PATIENCE_S)
         try:
             yield
