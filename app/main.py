@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
-from app.api import errors, routes
+from app.api import batch, errors, routes
 from app.api.middleware import Accounted, Answered, BodyLimited
 from app.api.services import Services
 from app.nuclei.artifact import Artifact, load_artifact
@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener = Onn
     app.state.services = services
     app.include_router(routes.router)
     app.include_router(routes.v1)
+    app.include_router(batch.router)
     for kind in (Refusal, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, errors.answer)
     app.add_middleware(BodyLimited, max_bytes=settings.max_bytes)

@@ -61,6 +61,11 @@ class Metrics:
             "nuclei_model_load_duration_seconds", "start of the default model", ["phase"], registry=self.registry
         )
 
+    def observe_stages(self, record: Record) -> None:
+        """Count the time that a request, or an image of it, spent in each stage."""
+        for stage, seconds in record.stages.items():
+            self.stage_seconds.labels(stage, record.bucket).observe(seconds)
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -84,7 +84,13 @@ def answer_to(error: Exception) -> Answer:
 
 
 def problem(error: Exception, record: Record) -> Response:
-    """The response for an error; notes the slug in the request's record.
+    """The response for an error; see `problem_body`."""
+    body = problem_body(error, record)
+    return Response(orjson.dumps(body), body["status"], _headers(error, _seconds_to_wait(error)), PROBLEM)
+
+
+def problem_body(error: Exception, record: Record) -> dict[str, Any]:
+    """What is said of an error; notes the slug in the request's record.
 
     Args:
         error: a refusal, an error of the framework, or anything else (answered 500 without details).
@@ -103,7 +109,7 @@ def problem(error: Exception, record: Record) -> Response:
     body |= {"retry_after_seconds": wait} if wait is not None else {}
     body |= {"limit": error.limit, "count": error.count} if isinstance(error, domain.ViewportTooDense) else {}
     body |= {"errors": faults} if (faults := _faults(error)) else {}
-    return Response(orjson.dumps(body), answer.status, _headers(error, wait), PROBLEM)
+    return body
 
 
 def _headers(error: Exception, wait: int | None) -> dict[str, str]:

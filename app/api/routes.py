@@ -35,9 +35,9 @@ PARAMETERS = frozenset({"mpp", "profile", "model"})
 NOT_ALIVE = schemas.problems(ANSWER[DeviceFault])
 NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining], ANSWER[DeviceFault])
 
-_documented = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
+DOCUMENTED = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 router = APIRouter()
-v1 = APIRouter(prefix="/v1", dependencies=_documented)
+v1 = APIRouter(prefix="/v1", dependencies=DOCUMENTED)
 
 
 def services_of(request: Request) -> Services:

@@ -115,7 +115,7 @@ class Services:
         return Prepared(data, mpp, profile, resident, cost)
 
     async def analyse(self, prepared: Prepared, order: Order, deadline: float, record: Record) -> tuple[bytes, Result]:
-        """Decode an image that was admitted, wait for a turn, find its nuclei and write the answer.
+        """Wait for a turn, then decode an image that was admitted, find its nuclei and write the answer.
 
         Args:
             prepared: the image.
@@ -126,8 +126,6 @@ class Services:
         Raises:
             Refusal: it cannot be decoded, or was not analysed in time or at all.
         """
-        with timed(record, "decode"):
-            image = await to_thread.run_sync(decode, prepared.data, self.limits.max_pixels, limiter=self.decoders)
         work_class = order.urgency.work_class
         ticket = Ticket(order.tenant, work_class, deadline)
         analysis = self._analysis(prepared.resident, ticket, record)
@@ -135,8 +133,10 @@ class Services:
 
         def work() -> tuple[bytes, Result]:
             record.observe("queue", time.perf_counter() - queued)
+            with self.slots.slot(work_class), timed(record, "decode"):
+                image = decode(prepared.data, self.limits.max_pixels)
             result = analysis.run(image, prepared.mpp, prepared.profile, record.request_id)
-            with timed(record, "encode"):
+            with self.slots.slot(work_class), timed(record, "encode"):
                 return WRITERS[order.media_type](result), result
 
         try:

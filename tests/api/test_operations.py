@@ -161,6 +161,7 @@ async def test_every_address_is_documented(service):
     schema = (await service.http.get("/openapi.json")).json()
     page = (await service.http.get("/docs")).text
     assert set(schema["paths"]) == {
-        "/v1/segment", "/v1/models", "/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics"
+        "/v1/segment", "/v1/segment/batch", "/v1/models",
+        "/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics",
     }  # fmt: skip
     assert all(f"<code>{path}</code>" in page for path in schema["paths"])
