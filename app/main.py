@@ -109,7 +109,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """From start to stop: the model comes up in the background, running work ends before the threads do."""
     services.runner.start()
-    services.lifecycle.start(partial(bring_up, services), partial(give_up, services))
+    services.lifecycle.start(partial(bring_up, services), partial(give_up, services), partial(announce, services))
     ticks = asyncio.create_task(ticking(services))
     try:
         yield
@@ -128,13 +128,18 @@ async def ticking(services: Services) -> None:
 
 
 def bring_up(services: Services) -> None:
-    """Load and prove the default model, and say which it is and under which licence."""
+    """Load, prove and measure the default model, and take a tile through the whole service."""
     reference = services.settings.model
     log("loading", model=reference)
     resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
     if services.settings.hang_s is None:
         services.vitals.least_hang_s = HANG_S.get(resident.engine.device, HANG_S["cpu"])
     services.warm(resident)
+
+
+def announce(services: Services) -> None:
+    """Say which model serves, and under which licence."""
+    resident = services.models.get(services.settings.model)
     artifact, provider = resident.artifact, resident.engine.provider
     labels = (artifact.name, artifact.version, artifact.sha256, provider, State.READY)
     services.metrics.model_info.labels(*labels).set(1)

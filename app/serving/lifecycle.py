@@ -46,12 +46,18 @@ class Lifecycle:
         """Whether the start is over, well or badly."""
         return self._state is not State.STARTING
 
-    def start(self, bring_up: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    def start(
+        self,
+        bring_up: Callable[[], None],
+        failed: Callable[[Exception], None],
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
         """Bring the model up in the background; ready when it returns, failed when it raises.
 
         Args:
             bring_up: loads, proves and warms up; may take minutes.
             failed: told why, from the background thread.
+            ready: called there once requests are let through.
         """
 
         def work() -> None:
@@ -62,6 +68,7 @@ class Lifecycle:
                 failed(error)
             else:
                 self._leave_start(State.READY)
+                ready()
 
         # A daemon: a start that hangs must not keep the process from stopping.
         self._thread = threading.Thread(target=work, name="karyon-start", daemon=True)
