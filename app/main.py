@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.api import batch, errors, routes
 from app.api.middleware import Accounted, Answered, BodyLimited
+from app.api.observing import Observer
 from app.api.services import Services
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.engine import OnnxEngine, cpu_limit
@@ -79,7 +81,8 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener = Onn
 
 def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
     """The parts of one application; no thread, file or model is touched yet."""
-    threads, runner = settings.threads or cpu_limit(), Runner()
+    threads, metrics = settings.threads or cpu_limit(), Metrics()
+    runner = Runner(Observer(metrics))
 
     def opened(artifact: Artifact) -> DeviceEngine:
         return DeviceEngine(partial(open_on, settings.device, artifact, threads, open_engine), runner)
@@ -89,7 +92,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
     room = WaitingRoom(settings.waiting_room, threads)
     return Services(
         settings=settings,
-        metrics=Metrics(),
+        metrics=metrics,
         lifecycle=Lifecycle(),
         models=Models(load, opened, settings.models_in_memory, enrolment.enrol),
         room=room,
@@ -121,10 +124,12 @@ async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
 
 
 async def ticking(services: Services) -> None:
-    """Show that the event loop turns."""
+    """Show that the event loop turns, and how late."""
     while True:
         services.vitals.tick()
+        began = time.monotonic()
         await asyncio.sleep(TICK_S)
+        services.metrics.loop_lag.observe(max(0.0, time.monotonic() - began - TICK_S))
 
 
 def bring_up(services: Services) -> None:
@@ -141,7 +146,7 @@ def announce(services: Services) -> None:
     """Say which model serves, and under which licence."""
     resident = services.models.get(services.settings.model)
     artifact, provider = resident.artifact, resident.engine.provider
-    labels = (artifact.name, artifact.version, artifact.sha256, provider, State.READY)
+    labels = (artifact.name, artifact.version, artifact.sha256, provider, "active")
     services.metrics.model_info.labels(*labels).set(1)
     log(
         "ready",

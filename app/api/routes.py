@@ -17,6 +17,7 @@ from app.api import page, schemas
 from app.api.analysis import WRITERS, Result
 from app.api.errors import ANSWER, Unauthenticated
 from app.api.negotiation import choose
+from app.api.observing import refresh
 from app.api.security import identify
 from app.api.services import Order, Services
 from app.api.uploads import check_declared
@@ -210,7 +211,9 @@ def require_health(healthy: bool, complaint: str) -> None:
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(services_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    services = services_of(request)
+    refresh(services)
+    return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/docs", include_in_schema=False)

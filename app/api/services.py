@@ -143,6 +143,8 @@ class Services:
             written, result = await self.workers[work_class].run(order.tenant, work)
         except asyncio.CancelledError:
             self.runner.cancel(ticket)
+            if ticket.answered:
+                self.metrics.cancelled.labels("postprocess").inc()
             raise
         except InferenceFailed as error:
             log("inference failed", logging.ERROR, error, request_id=record.request_id, model=record.model)

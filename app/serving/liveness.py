@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-TICK_S = 0.5
+TICK_S = 0.1
 LOOP_STUCK_S = 5.0
 HANG_S = {"cpu": 120.0, "cuda": 30.0}
 LONGEST_BATCHES = 5.0

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from app.nuclei.errors import Abandoned, DeviceFault, Draining, InferenceFailed
 from app.nuclei.types import UInt8
@@ -74,7 +75,7 @@ class Runner:
         self._busy = False
         self._running: tuple[Batch, DeviceEngine] | None = None
         self._moved = clock()
-        self._warm: set[DeviceEngine] = set()
+        self._warm: WeakSet[DeviceEngine] = WeakSet()  # a model that left memory must not stay for this
         self._stopped: Exception | None = None
         self._thread = threading.Thread(target=self._live, name="karyon-device", daemon=True)
 
@@ -126,6 +127,11 @@ class Runner:
         with self._changed:
             scheduler = self._desk.scheduler
             scheduler.rules = replace(scheduler.rules, bulk_slice_s=seconds)
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """All that were calibrated."""
+        with self._changed:
+            return tuple(self._desk.scheduler.buckets)
 
     def ask(self, question: Callable[[Scheduler], T]) -> T:
         """Ask the scheduler something, for admission and metrics; it must not be changed."""
@@ -223,12 +229,12 @@ class Runner:
             if not attempt.faulty:
                 self.longest_s = max(self.longest_s, elapsed)
                 self.cost_per_s += RECENT * (batch.cost / max(elapsed, 1e-9) - self.cost_per_s)
-        self._watcher.ran(Ran(batch, elapsed, limit, len(attempt.short), attempt.rebuilt))
+        self._watcher.ran(Ran(batch, job.engine.device, elapsed, limit, len(attempt.short), attempt.rebuilt))
         if broken:
             self._break(broken)
 
     def _shrink(self) -> None:
-        for engine in self._warm:
+        for engine in list(self._warm):
             try:
                 engine.shrink()
             except Exception as error:  # memory is kept; nothing else is lost

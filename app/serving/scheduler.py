@@ -93,9 +93,10 @@ class Scheduler:
         """
         return self._models[bucket]
 
-    def knows(self, bucket: Bucket) -> bool:
-        """Whether a bucket was calibrated."""
-        return bucket in self._models
+    @property
+    def buckets(self) -> Iterable[Bucket]:
+        """All that were calibrated."""
+        return self._models.keys()
 
     def is_queued(self, item_id: int) -> bool:
         """Whether an item waits."""

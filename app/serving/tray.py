@@ -29,6 +29,11 @@ class Tray:
         """Whether nothing that comes now is of use."""
         return self._done.is_set()
 
+    @property
+    def filled(self) -> bool:
+        """Whether all maps are there."""
+        return self.settled and self._error is None
+
     def put(self, item_id: int, maps: HoverMaps) -> None:
         """The maps (P, P) of one patch."""
         self._maps[item_id] = maps
@@ -72,3 +77,8 @@ class Ticket:
     cancelled: bool = False
     tray: Tray | None = None
     waited_s: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the device gave all the maps that were asked for lately."""
+        return self.tray is not None and self.tray.filled

@@ -13,6 +13,7 @@ class Ran:
 
     Attributes:
         batch: that ran.
+        device: kind of device that it ran on.
         seconds: that the device was busy with it.
         limit: the most cost that a batch of its bucket should hold.
         splits: how often memory did not suffice.
@@ -20,6 +21,7 @@ class Ran:
     """
 
     batch: Batch
+    device: str
     seconds: float
     limit: float
     splits: int = 0

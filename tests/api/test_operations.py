@@ -122,7 +122,7 @@ async def test_nuclei_and_stages_are_counted(service, png):
 async def test_metrics_name_the_model_and_the_process(service):
     seen = await samples(service)
     ((labels, value),) = seen["nuclei_model_info"].items()
-    assert (dict(labels)["name"], dict(labels)["state"], value) == ("ink", "ready", 1.0)
+    assert (dict(labels)["name"], dict(labels)["state"], value) == ("ink", "active", 1.0)
     assert "process_start_time_seconds" in seen
     assert {dict(labels)["phase"] for labels in seen["nuclei_model_load_duration_seconds"]} == {
         "verify", "open", "prove", "enrol"
