@@ -53,14 +53,14 @@ def measure(run: Callable[[int], float], budget_s: float) -> Measured:
 
     Args:
         run: seconds of a batch of so many patches; called at least once, for one patch.
-        budget_s: not exceeded by what the next, twice larger batch is expected to take.
+        budget_s: for all batches after the first, of which each is expected to take twice as long as the one before.
 
     Raises:
         Exception: what `run` raised, unless memory refused a batch of several.
     """
-    run(1) if budget_s > 0 else None  # the first run allocates and chooses algorithms
-    times = {1: run(1)}
-    size, spent, in_vain = 2, times[1], 0
+    times, size, spent, in_vain = {1: run(1)}, 2, 0.0, 0
+    if 2 * times[1] <= budget_s:  # the first run also allocates and chooses algorithms
+        times[1] = spent = run(1)
     while size <= MOST and in_vain < 2 and spent + 2 * times[size // 2] <= budget_s:
         try:
             times[size] = run(size)

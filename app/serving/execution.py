@@ -7,6 +7,7 @@ Any other fault of a batch is looked for in the same way, so that one patch's fa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,7 +63,8 @@ class Attempt:
             raise error
         if fault is Fault.MEMORY:
             self.short.append(len(patches))
-            self.engine.shrink()
+            with suppress(Exception):  # it needs a run, for which there may be no memory either
+                self.engine.shrink()
         if len(patches) > 1:
             half = (len(patches) + 1) // 2
             self.run(patches[:half])

@@ -64,11 +64,11 @@ class Lifecycle:
             try:
                 bring_up()
             except Exception as error:
-                self._leave_start(State.FAILED)
-                failed(error)
+                if self._leave_start(State.FAILED):
+                    failed(error)
             else:
-                self._leave_start(State.READY)
-                ready()
+                if self._leave_start(State.READY):
+                    ready()
 
         # A daemon: a start that hangs must not keep the process from stopping.
         self._thread = threading.Thread(target=work, name="karyon-start", daemon=True)
@@ -110,7 +110,8 @@ class Lifecycle:
         if self._state is State.STARTING:
             raise NotReady("the model is being loaded and verified")
 
-    def _leave_start(self, state: State) -> None:
+    def _leave_start(self, state: State) -> bool:
         with self._lock:
-            if self._state is State.STARTING:  # draining stays draining
-                self._state = state
+            left = self._state is State.STARTING  # draining stays draining
+            self._state = state if left else self._state
+            return left

@@ -60,6 +60,8 @@ class Grey:
 
     def shrink(self) -> None:
         self.shrunk += 1
+        if self.fits < 1000:
+            raise RuntimeError("Failed to allocate memory")
 
 
 class Bench:

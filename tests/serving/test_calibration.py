@@ -41,10 +41,10 @@ def test_any_other_fault_is_not_hidden():
 
 
 @given(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 5))
-def test_the_budget_is_kept_but_for_the_first_runs(a, b, budget_s):
+def test_the_budget_is_kept_by_all_runs_after_the_first(a, b, budget_s):
     spent = []
     measure(lambda n: spent.append(a * n + b) or spent[-1], budget_s)
-    assert sum(spent[2:]) <= max(0, budget_s)
+    assert sum(spent[1:]) <= budget_s + 1e-9
 
 
 def test_without_a_budget_one_patch_is_timed_once():
