@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import uvicorn
@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.admin import Admin
 from app.api import batch, errors, routes
 from app.api.middleware import Accounted, Answered, BodyLimited
 from app.api.observing import Observer
@@ -244,6 +245,21 @@ def serve(settings: Settings) -> int:
     services: Services = app.state.services
     watchdog = Watchdog(services.vitals, end_process)
     watchdog.start()
-    Server(config, services.lifecycle, settings.drain_delay_s, services.runner.stop).run()
+    with answering_probes(services, settings.admin_port):
+        Server(config, services.lifecycle, settings.drain_delay_s, services.runner.stop).run()
     watchdog.stop()
     return 0
+
+
+@contextmanager
+def answering_probes(services: Services, port: int) -> Iterator[None]:
+    """Answer probes on a port of their own meanwhile, if it is not 0."""
+    if not port:
+        yield
+        return
+    admin = Admin(services, port)
+    admin.start()
+    try:
+        yield
+    finally:
+        admin.stop()

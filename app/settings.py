@@ -35,6 +35,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; a public one needs API keys")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    admin_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="further port, on loopback, for probes and metrics that no load can block; 0: none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
 
     model_store: Path | None = Field(None, description="folder of models; unset: the one that comes with the package")

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 
-from app.api import page, schemas
+from app.api import health, page, schemas
 from app.api.analysis import WRITERS, Result
 from app.api.errors import ANSWER, Unauthenticated
 from app.api.negotiation import choose
@@ -27,7 +27,6 @@ from app.nuclei import errors as domain
 from app.nuclei.artifact import Artifact, list_artifacts, read_manifest
 from app.nuclei.errors import ArtifactError, DeviceFault, InvalidParameter
 from app.nuclei.types import Profile
-from app.serving.lifecycle import State
 from app.serving.work import WorkClass
 from app.telemetry import Record, log
 
@@ -158,7 +157,7 @@ def model_entries(folders: Iterable[tuple[Any, bool]]) -> Iterable[dict[str, Any
         }
 
 
-def _state(state: State) -> Response:
+def _state(state: str) -> Response:
     return Response(orjson.dumps({"state": state}), headers={"Cache-Control": "no-store"}, media_type=JSON)
 
 
@@ -167,21 +166,15 @@ def _state(state: State) -> Response:
 )
 async def startup(request: Request) -> Response:
     """200 once the model was loaded, well or badly; until then 503."""
-    lifecycle = services_of(request).lifecycle
-    if not lifecycle.started:
-        lifecycle.require_ready()
-    return _state(lifecycle.state)
+    return _state(health.startup(services_of(request)))
 
 
 @router.get(
     "/healthz/ready", summary="May requests be sent?", responses=schemas.HEALTHY | NOT_READY, response_class=Response
 )
 async def ready(request: Request) -> Response:
-    """200 while the model is proven and the service is not stopping. Load never changes it."""
-    services = services_of(request)
-    services.lifecycle.require_ready()
-    require_health(services.vitals.progress.healthy, "the device of this service is broken")
-    return _state(services.lifecycle.state)
+    """200 while the model is proven, the device well and the service not stopping. Load never changes it."""
+    return _state(health.ready(services_of(request)))
 
 
 @router.get(
@@ -192,20 +185,7 @@ async def ready(request: Request) -> Response:
 )
 async def live(request: Request) -> Response:
     """200 as long as the event loop turns, the device is well, and work that is there gets done."""
-    services = services_of(request)
-    complaint = services.vitals.complaint()
-    require_health(complaint is None, complaint or "")
-    return _state(services.lifecycle.state)
-
-
-def require_health(healthy: bool, complaint: str) -> None:
-    """Refuse with what is wrong.
-
-    Raises:
-        DeviceFault: unless healthy.
-    """
-    if not healthy:
-        raise DeviceFault(complaint)
+    return _state(health.live(services_of(request)))
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 GAIN = 0.1  # of an error that one batch corrects: speed drifts over many batches, noise does not
 OUTLIER = 1.0  # errors count up to this share of the estimate, so that one stall moves it by GAIN at most
 BOUND = 10.0  # a coefficient stays within this factor of its calibration
@@ -41,9 +39,10 @@ class CostModel:
         """Seconds for a batch of this cost."""
         return self.a * cost + self.b
 
-    def total(self, cost: float) -> float:
-        """Seconds for so much work in batches as full as they may be."""
-        return self.a * cost + self.b * math.ceil(cost / self.max_batch_cost)
+    @property
+    def cost_per_s(self) -> float:
+        """Cost that is done per second in full batches."""
+        return self.max_batch_cost / self.estimate(self.max_batch_cost)
 
     def cost_within(self, seconds: float) -> float:
         """The largest cost whose estimate is at most `seconds`; 0 if there is none."""

@@ -47,7 +47,7 @@ class Runner:
         clock: monotonic seconds, in which deadlines are given.
         fault: why the device or its thread is broken; None while they are well.
         longest_s: of all batches so far.
-        cost_per_s: at which work is done, lately.
+        cost_per_s: at which full batches are done, lately: small ones say little of how fast a queue empties.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Runner:
         """Say how long a bucket's batches take and how large they may be."""
         with self._changed:
             self._desk.calibrate(bucket, model)
-            self.cost_per_s = self.cost_per_s or 1 / (model.a + model.b / model.max_batch_cost)
+            self.cost_per_s = self.cost_per_s or model.cost_per_s
 
     def slice_bulk(self, seconds: float) -> None:
         """Let a batch of bulk work take so long at most."""
@@ -225,10 +225,11 @@ class Runner:
             job.engine.resume()  # a flag that was raised too late must not end the next run
             self._running = None
             self._desk.land(batch, attempt, elapsed)
-            limit = self._desk.scheduler.model(batch.bucket).max_batch_cost
+            model = self._desk.scheduler.model(batch.bucket)
+            limit = model.max_batch_cost
             if not attempt.faulty:
                 self.longest_s = max(self.longest_s, elapsed)
-                self.cost_per_s += RECENT * (batch.cost / max(elapsed, 1e-9) - self.cost_per_s)
+                self.cost_per_s += RECENT * (model.cost_per_s - self.cost_per_s)
         self._watcher.ran(Ran(batch, job.engine.device, elapsed, limit, len(attempt.short), attempt.rebuilt))
         if broken:
             self._break(broken)

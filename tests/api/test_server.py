@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -180,6 +181,15 @@ def test_after_sigterm_a_process_is_unready_and_serves_on_for_a_moment(onnx_stor
         server.send_signal(signal.SIGTERM)
         wait_for(lambda: httpx.get(f"{address}/healthz/ready").status_code == 503, "the process to be unready")
         assert ask(address, png).status_code == 200
+        assert server.wait(PATIENCE_S) == 0
+
+
+def test_a_process_answers_probes_on_a_port_of_their_own(onnx_store):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with process(onnx_store, KARYON_ADMIN_PORT=str(port)) as (server, _):
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz/live").status_code == 200
+        server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
 
 
