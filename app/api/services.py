@@ -18,6 +18,7 @@ from app.api.pricing import Price, price
 from app.api.uploads import image_bytes
 from app.api.urgency import Urgency
 from app.api.waiting import timed
+from app.nuclei import hover
 from app.nuclei.artifact import prove
 from app.nuclei.errors import InferenceFailed
 from app.nuclei.segmenter import Segmenter
@@ -163,6 +164,7 @@ class Services:
         Raises:
             ArtifactDrift: the queue and the device's thread do not give the golden maps.
         """
+        hover.warm_up()  # also of kernels that no golden patch needs, such as for nuclei with holes
         record = Record("warm-up")
         ticket = Ticket("warm-up", WorkClass.INTERACTIVE, self.runner.clock() + LONG_S)
         prove(QueuedEngine(self.runner, resident, ticket), resident.artifact)
