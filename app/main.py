@@ -90,7 +90,8 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 
     enrolment = Enrolment(runner, Shelf(cache_folder(settings)), settings.calibration_s, threads)
     load = partial(load_artifact, store=settings.model_store)
-    room = WaitingRoom(settings.waiting_room, threads)
+    # All in the room are served side by side: each has a thread, which waits for the device most of the time.
+    room = WaitingRoom(settings.waiting_room, settings.waiting_room)
     return Services(
         settings=settings,
         metrics=metrics,
@@ -102,7 +103,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
         vitals=Vitals(runner, settings.hang_s or HANG_S["cpu"]),
         workers={
             WorkClass.INTERACTIVE: Workers(settings.waiting_room, room.served),
-            WorkClass.BULK: Workers(settings.bulk_at_once, room.served),
+            WorkClass.BULK: Workers(settings.bulk_at_once, lambda seconds: None),
         },
         slots=Slots(threads),
         decoders=CapacityLimiter(threads),
