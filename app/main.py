@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from threading import Lock
 
 import uvicorn
 from anyio import CapacityLimiter
@@ -15,21 +18,32 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
-from app.api import errors, routes
+from app.admin import Admin
+from app.api import batch, errors, routes
 from app.api.middleware import Accounted, Answered, BodyLimited
+from app.api.observing import Observer
 from app.api.services import Services
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.engine import OnnxEngine, cpu_limit
 from app.nuclei.errors import Refusal
-from app.nuclei.types import Engine
 from app.serving.admission import WaitingRoom
-from app.serving.device import EngineOpener, OneAtATime, open_on
+from app.serving.budget import Budget
+from app.serving.calibration import Shelf
+from app.serving.device import DeviceEngine, EngineOpener, open_on
+from app.serving.enrolment import Enrolment
 from app.serving.lifecycle import Lifecycle, State
+from app.serving.liveness import HANG_S, TICK_S, Vitals, Watchdog
 from app.serving.models import Models
+from app.serving.rules import Rules
 from app.serving.runner import Runner
-from app.settings import Settings, load_settings
+from app.serving.slots import Slots
+from app.serving.work import WorkClass
+from app.serving.workers import Workers
+from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, log, log_as_json
 
+EXIT_NO_PROGRESS = 70
+LAST_CALL_S = 3.0  # what waits for the device is refused so long before time is up, so that the answer gets out
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
     "Research use only. Not for diagnostic procedures."
@@ -57,6 +71,7 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener = Onn
     app.state.services = services
     app.include_router(routes.router)
     app.include_router(routes.v1)
+    app.include_router(batch.router)
     for kind in (Refusal, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, errors.answer)
     app.add_middleware(BodyLimited, max_bytes=settings.max_bytes)
@@ -67,19 +82,30 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener = Onn
 
 def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
     """The parts of one application; no thread, file or model is touched yet."""
-    threads, device = settings.threads or cpu_limit(), Lock()
+    threads, metrics = settings.threads or cpu_limit(), Metrics()
+    runner = Runner(Observer(metrics))
 
-    def opened(artifact: Artifact) -> Engine:
-        return OneAtATime(open_on(settings.device, artifact, threads, open_engine), device)
+    def opened(artifact: Artifact) -> DeviceEngine:
+        return DeviceEngine(partial(open_on, settings.device, artifact, threads, open_engine), runner)
 
-    room = WaitingRoom(settings.waiting_room, threads)
+    enrolment = Enrolment(runner, Shelf(cache_folder(settings)), settings.calibration_s, threads)
+    load = partial(load_artifact, store=settings.model_store)
+    # All in the room are served side by side: each has a thread, which waits for the device most of the time.
+    room = WaitingRoom(settings.waiting_room, settings.waiting_room)
     return Services(
         settings=settings,
-        metrics=Metrics(),
+        metrics=metrics,
         lifecycle=Lifecycle(),
-        models=Models(partial(load_artifact, store=settings.model_store), opened, settings.models_in_memory),
+        models=Models(load, opened, settings.models_in_memory, enrolment.enrol),
         room=room,
-        runner=Runner(threads, room.served),
+        budget=Budget(settings.max_queue_cost, settings.tenant_cost, runner, Rules()),
+        runner=runner,
+        vitals=Vitals(runner, settings.hang_s or HANG_S["cpu"]),
+        workers={
+            WorkClass.INTERACTIVE: Workers(settings.waiting_room, room.served),
+            WorkClass.BULK: Workers(settings.bulk_at_once, lambda seconds: None),
+        },
+        slots=Slots(threads),
         decoders=CapacityLimiter(threads),
     )
 
@@ -87,22 +113,42 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 @asynccontextmanager
 async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """From start to stop: the model comes up in the background, running work ends before the threads do."""
-    services.lifecycle.start(partial(bring_up, services), partial(give_up, services))
+    services.runner.start()
+    services.lifecycle.start(partial(bring_up, services), partial(give_up, services), partial(announce, services))
+    ticks = asyncio.create_task(ticking(services))
     try:
         yield
     finally:
+        ticks.cancel()
+        services.vitals.rest()
         services.lifecycle.drain()
-        services.runner.close()
+        services.close()
+
+
+async def ticking(services: Services) -> None:
+    """Show that the event loop turns, and how late."""
+    while True:
+        services.vitals.tick()
+        began = time.monotonic()
+        await asyncio.sleep(TICK_S)
+        services.metrics.loop_lag.observe(max(0.0, time.monotonic() - began - TICK_S))
 
 
 def bring_up(services: Services) -> None:
-    """Load and prove the default model, and say which it is and under which licence."""
+    """Load, prove and measure the default model, and take a tile through the whole service."""
     reference = services.settings.model
     log("loading", model=reference)
     resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
+    if services.settings.hang_s is None:
+        services.vitals.least_hang_s = HANG_S.get(resident.engine.device, HANG_S["cpu"])
     services.warm(resident)
-    artifact, provider = resident.artifact, str(getattr(resident.engine, "provider", "unknown"))
-    labels = (artifact.name, artifact.version, artifact.sha256, provider, State.READY)
+
+
+def announce(services: Services) -> None:
+    """Say which model serves, and under which licence."""
+    resident = services.models.get(services.settings.model)
+    artifact, provider = resident.artifact, resident.engine.provider
+    labels = (artifact.name, artifact.version, artifact.sha256, provider, "active")
     services.metrics.model_info.labels(*labels).set(1)
     log(
         "ready",
@@ -123,18 +169,40 @@ def give_up(services: Services, error: Exception) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that is unready from the first signal on and ends with status 0 after its last request."""
+    """uvicorn that is unready from the first signal on, serves for a moment more, and ends with status 0."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        delay_s: float = 0.0,
+        last_call: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Not listening yet.
+
+        Args:
+            config: of uvicorn.
+            lifecycle: is told to drain.
+            delay_s: for so long new requests are served after the first signal.
+            last_call: refuses what still waits for the device, shortly before time is up.
+        """
         super().__init__(config)
         self._lifecycle = lifecycle
+        self._delay_s = delay_s
+        self._last_call = last_call
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end."""
-        if self._lifecycle.state is State.DRAINING:
-            self.force_exit = True  # asked a second time
-        self._lifecycle.drain()
+        if self._lifecycle.state is State.DRAINING:  # asked a second time
+            self.force_exit = self.should_exit = True
+            return
+        self._lifecycle.drain(self._delay_s)
+        _after(self._delay_s, self._leave)
+
+    def _leave(self) -> None:
         self.should_exit = True
+        if self.config.timeout_graceful_shutdown is not None:
+            _after(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S), self._last_call)
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Listen, and say where: with port 0 nobody else knows."""
@@ -143,6 +211,22 @@ class Server(uvicorn.Server):
             for socket in server.sockets:
                 host, port = socket.getsockname()[:2]
                 log("listening", host=host, port=port)
+
+
+def _after(seconds: float, call: Callable[[], None]) -> None:
+    """Call now, or from a thread that keeps nobody from ending."""
+    if not seconds:
+        call()
+        return
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
+def end_process(reason: str) -> None:
+    """Leave at once: whatever hangs would not let an orderly end come to its end."""
+    log("the process ends: it gets nowhere", logging.CRITICAL, reason=reason)
+    os._exit(EXIT_NO_PROGRESS)
 
 
 def serve(settings: Settings) -> int:
@@ -159,5 +243,24 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    Server(config, app.state.services.lifecycle).run()
+    services: Services = app.state.services
+    watchdog = Watchdog(services.vitals, end_process)
+    watchdog.start()
+    with answering_probes(services, settings.admin_port):
+        Server(config, services.lifecycle, settings.drain_delay_s, services.runner.stop).run()
+    watchdog.stop()
     return 0
+
+
+@contextmanager
+def answering_probes(services: Services, port: int) -> Iterator[None]:
+    """Answer probes on a port of their own meanwhile, if it is not 0."""
+    if not port:
+        yield
+        return
+    admin = Admin(services, port)
+    admin.start()
+    try:
+        yield
+    finally:
+        admin.stop()

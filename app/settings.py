@@ -35,6 +35,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; a public one needs API keys")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    admin_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="further port, on loopback, for probes and metrics that no load can block; 0: none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
 
     model_store: Path | None = Field(None, description="folder of models; unset: the one that comes with the package")
@@ -47,6 +53,13 @@ class Settings(BaseSettings):
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset: as many as the cgroup allows")
     models_in_memory: int = Field(2, ge=1, le=64, description="models held at once; the least used one leaves first")
+    calibration_s: float = Field(
+        3.0, ge=0, le=600, description="seconds in which the size of batches is measured when a model is loaded"
+    )
+    cache: Path | None = Field(
+        None, description="folder that keeps measured batch sizes; unset: karyon in the user's cache folder"
+    )
+    bulk_at_once: int = Field(32, ge=1, le=1024, description="images of bulk requests that are in work at once")
 
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")
     max_pixels: int = Field(
@@ -58,6 +71,22 @@ class Settings(BaseSettings):
     min_mpp: float = Field(0.1, gt=0, allow_inf_nan=False, description="finest scale accepted, um per pixel")
     max_mpp: float = Field(2.0, gt=0, allow_inf_nan=False, description="coarsest scale accepted, um per pixel")
     waiting_room: int = Field(32, ge=1, description="requests held at once; the next one is told to come back")
+    max_batch_tiles: int = Field(512, ge=1, description="images that one request for a batch may have")
+    max_queue_cost: float = Field(
+        8192.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="work admitted and not answered, in patches of 256 x 256 seen once by one network; bulk: 70 %",
+    )
+    tenant_cost: float = Field(
+        4096.0, gt=0, allow_inf_nan=False, description="the same for one caller: an API key, or an address without keys"
+    )
+    drain_delay_s: float = Field(
+        5.0, ge=0, le=600, description="seconds that new requests are served after SIGTERM, while already unready"
+    )
+    hang_s: float | None = Field(
+        None, gt=0, le=86400, description="seconds without progress that end the process; unset: 120, on a GPU 30"
+    )
     shutdown_s: int = Field(45, ge=0, description="seconds that running requests may take to finish after SIGTERM")
 
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
@@ -91,6 +120,12 @@ def _api_key(entry: str) -> ApiKey:
     if not match:  # the entry itself may be a key in clear text: it is not repeated
         raise ValueError("each entry of KARYON_API_KEYS reads id:sha256, e.g. ward3:$(printf %s KEY | sha256sum)")
     return ApiKey(match[1], match[2].lower())
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Where measurements are kept between starts."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return (settings.cache or home / "karyon").expanduser()
 
 
 def is_loopback(host: str) -> bool:

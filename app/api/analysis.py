@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 from app import __version__
-from app.api.decoding import DecodedImage, check_pixels
+from app.api.decoding import Announced, DecodedImage, check_pixels
 from app.api.probing import Size
 from app.formats import geojson, hovernet, overlay, table
 from app.formats.document import ModelFacts, RequestContext, Runtime
 from app.nuclei import qc, tiling
 from app.nuclei.artifact import Artifact, Manifest
-from app.nuclei.errors import InferenceFailed, InvalidParameter, Refusal
+from app.nuclei.errors import Abandoned, InferenceFailed, InvalidParameter, Refusal
 from app.nuclei.segmenter import SAME_SCALE, Segmenter
 from app.nuclei.types import Engine, Mpp, MppSource, Profile, Segmentation
 
+PATCHES_AT_ONCE = 64
 GEOJSON, SUMMARY, PNG, CSV, HOVERNET = (
     "application/geo+json",
     "application/json",
@@ -86,7 +88,7 @@ class Limits:
         return value
 
 
-def scale(requested: float | None, image: DecodedImage, limits: Limits) -> Mpp | None:
+def scale(requested: float | None, image: DecodedImage | Announced, limits: Limits) -> Mpp | None:
     """um per pixel of an image: the caller's word, else the file's; None leaves the model's own.
 
     Raises:
@@ -102,6 +104,17 @@ def scale(requested: float | None, image: DecodedImage, limits: Limits) -> Mpp |
     return Mpp(x, y, "file")
 
 
+def check_grid(manifest: Manifest, height: int, width: int, mpp: Mpp | None, limits: Limits) -> None:
+    """Refuse an image that has too many pixels at the model's scale.
+
+    Raises:
+        PayloadTooLarge: naming both figures.
+    """
+    if mpp is not None:
+        size = Size(round(width * mpp.x / manifest.mpp), round(height * mpp.y / manifest.mpp))
+        check_pixels(size, limits.max_pixels, f"brought to the model's {manifest.mpp:g} um per pixel, the image")
+
+
 @dataclass(frozen=True)
 class Analysis:
     """A model, ready to answer for one request.
@@ -112,6 +125,7 @@ class Analysis:
         limits: what images may be.
         observe: told the seconds of each stage.
         revision: of the running code.
+        separating: see `Segmenter`.
     """
 
     artifact: Artifact
@@ -119,6 +133,7 @@ class Analysis:
     limits: Limits
     observe: Callable[[str, float], None]
     revision: str = "unknown"
+    separating: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def run(self, image: DecodedImage, mpp: Mpp | None, profile: Profile | None, request_id: str) -> Result:
         """Find the nuclei of an image.
@@ -127,25 +142,16 @@ class Analysis:
             PayloadTooLarge: if it grows beyond the limit at the model's scale.
             InferenceFailed: if model or separation fail.
         """
-        self._check_grid(image, mpp)
+        height, width = image.pixels.shape[:2]
+        check_grid(self.artifact.manifest, height, width, mpp, self.limits)
         try:
-            segmentation = Segmenter(self.artifact, self.engine, self.observe).segment(image.pixels, mpp, profile)
-        except Refusal:
+            segmenter = Segmenter(self.artifact, self.engine, self.observe, PATCHES_AT_ONCE, self.separating)
+            segmentation = segmenter.segment(image.pixels, mpp, profile)
+        except (Refusal, Abandoned):
             raise
         except Exception as error:
             raise InferenceFailed("the model failed on this image; other requests are not affected") from error
         return Result(segmentation, self._context(image.sha256, request_id), image, self.artifact.manifest)
-
-    def _check_grid(self, image: DecodedImage, mpp: Mpp | None) -> None:
-        if mpp is None:
-            return
-        height, width = image.pixels.shape[:2]
-        own = self.artifact.manifest.mpp
-        check_pixels(
-            Size(round(width * mpp.x / own), round(height * mpp.y / own)),
-            self.limits.max_pixels,
-            f"brought to the model's {own:g} um per pixel, the image",
-        )
 
     def _context(self, input_sha256: str, request_id: str) -> RequestContext:
         manifest = self.artifact.manifest

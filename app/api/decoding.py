@@ -27,7 +27,7 @@ from PIL import Image
 
 from app.api.colour import rgb
 from app.api.probing import Size, check_jpeg_complete, detect, jpeg_size, png_exif, png_size
-from app.api.tiff import read_tiff
+from app.api.tiff import read_tiff, tiff_header
 from app.nuclei.errors import InvalidImage, PayloadTooLarge, Refusal
 from app.nuclei.types import UInt8
 
@@ -75,6 +75,34 @@ def decode(data: bytes, max_pixels: int) -> DecodedImage:
     if mpp and orientation >= 5:
         mpp = (mpp[1], mpp[0])
     return DecodedImage(upright(pixels, orientation), mpp, hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What an image's header says: its size as stored, and um per pixel as `DecodedImage` has them."""
+
+    size: Size
+    mpp: tuple[float, float] | None
+
+
+def announced(data: bytes, max_pixels: int) -> Announced:
+    """Read the header of a PNG, JPEG or TIFF.
+
+    Raises:
+        InvalidImage, UnsupportedMediaType, PayloadTooLarge: as `decode`, as far as the header tells.
+    """
+    kind, mpp = detect(data), None
+    try:
+        if kind == "tiff":
+            size, mpp = tiff_header(data, max_pixels)
+        else:
+            size = (png_size if kind == "png" else jpeg_size)(data)
+    except Refusal:
+        raise
+    except Exception as error:  # see `decode`
+        raise InvalidImage(f"the {kind.upper()} cannot be decoded: it is truncated or broken") from error
+    check_pixels(size, max_pixels)
+    return Announced(size, mpp)
 
 
 def check_pixels(size: Size, max_pixels: int, what: str = "the image") -> None:

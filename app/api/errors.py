@@ -19,6 +19,7 @@ from app.telemetry import Record
 
 PROBLEM = "application/problem+json"
 SECONDS_UNTIL_READY = 5
+SECONDS_UNTIL_REPLACED = 10
 
 
 class Unauthenticated(domain.Refusal):
@@ -54,6 +55,10 @@ ANSWER: dict[type[domain.Refusal], Answer] = {
     domain.Overloaded: Answer(503, "overloaded", "All places are taken"),
     domain.NotReady: Answer(503, "not-ready", "Not ready"),
     domain.Draining: Answer(503, "draining", "Stopping"),
+    domain.TenantQuota: Answer(429, "tenant-quota", "Too much work outstanding"),
+    domain.DeadlineUnattainable: Answer(503, "deadline-unattainable", "Not before the deadline"),
+    domain.DeviceFault: Answer(503, "device-fault", "Device fault"),
+    domain.DeadlineExceeded: Answer(504, "deadline-exceeded", "Too late"),
     domain.StorageFull: Answer(507, "storage-full", "No room in the store"),
 }
 BY_STATUS: dict[int, Answer] = {
@@ -79,7 +84,13 @@ def answer_to(error: Exception) -> Answer:
 
 
 def problem(error: Exception, record: Record) -> Response:
-    """The response for an error; notes the slug in the request's record.
+    """The response for an error; see `problem_body`."""
+    body = problem_body(error, record)
+    return Response(orjson.dumps(body), body["status"], _headers(error, _seconds_to_wait(error)), PROBLEM)
+
+
+def problem_body(error: Exception, record: Record) -> dict[str, Any]:
+    """What is said of an error; notes the slug in the request's record.
 
     Args:
         error: a refusal, an error of the framework, or anything else (answered 500 without details).
@@ -98,7 +109,7 @@ def problem(error: Exception, record: Record) -> Response:
     body |= {"retry_after_seconds": wait} if wait is not None else {}
     body |= {"limit": error.limit, "count": error.count} if isinstance(error, domain.ViewportTooDense) else {}
     body |= {"errors": faults} if (faults := _faults(error)) else {}
-    return Response(orjson.dumps(body), answer.status, _headers(error, wait), PROBLEM)
+    return body
 
 
 def _headers(error: Exception, wait: int | None) -> dict[str, str]:
@@ -111,8 +122,10 @@ def _headers(error: Exception, wait: int | None) -> dict[str, str]:
 
 
 def _seconds_to_wait(error: Exception) -> int | None:
-    if isinstance(error, domain.Overloaded):
+    if isinstance(error, domain.Overloaded | domain.TenantQuota | domain.DeadlineUnattainable):
         return error.retry_after_s
+    if isinstance(error, domain.DeviceFault):
+        return SECONDS_UNTIL_REPLACED
     return SECONDS_UNTIL_READY if isinstance(error, domain.NotReady | domain.Draining) else None
 
 

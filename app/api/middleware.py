@@ -20,7 +20,7 @@ from app.telemetry import Metrics, Record, log, log_request
 
 NOTICE = "research-use-only"
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-INFERENCE = "/v1/segment"
+CLASS_OF = {"/v1/segment": "interactive", "/v1/segment/batch": "bulk"}  # unless the caller lowered it
 STATUS_OF_THE_GONE = 499  # never sent: nobody is there to read it
 
 
@@ -54,11 +54,10 @@ class Accounted:
     def _account(self, scope: Scope, record: Record, status: int, seconds: float) -> None:
         status = STATUS_OF_THE_GONE if record.cancelled else status
         route, outcome = getattr(scope.get("route"), "path", "unmatched"), record.outcome(status)
-        kind = "interactive" if route == INFERENCE else "none"
+        kind = record.work_class or CLASS_OF.get(route, "none")
         self.metrics.requests.labels(route, kind, outcome, record.model).inc()
-        for stage, spent in record.stages.items():
-            self.metrics.stage_seconds.labels(stage, record.bucket).observe(spent)
-        if route == INFERENCE:
+        self.metrics.observe_stages(record)
+        if kind != "none":
             self.metrics.request_seconds.labels(kind, outcome).observe(seconds)
             if outcome == "rejected":
                 self.metrics.rejected.labels(record.slug, kind).inc()

@@ -13,27 +13,31 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 
-from app.api import page, schemas
+from app.api import health, page, schemas
 from app.api.analysis import WRITERS, Result
 from app.api.errors import ANSWER, Unauthenticated
 from app.api.negotiation import choose
+from app.api.observing import refresh
 from app.api.security import identify
-from app.api.services import Order, Services, timed, while_connected
+from app.api.services import Order, Services
 from app.api.uploads import check_declared
+from app.api.urgency import urgency
+from app.api.waiting import timed, while_connected
 from app.nuclei import errors as domain
 from app.nuclei.artifact import Artifact, list_artifacts, read_manifest
-from app.nuclei.errors import ArtifactError, InvalidParameter
+from app.nuclei.errors import ArtifactError, DeviceFault, InvalidParameter
 from app.nuclei.types import Profile
-from app.serving.lifecycle import State
+from app.serving.work import WorkClass
 from app.telemetry import Record, log
 
 JSON = "application/json"
 PARAMETERS = frozenset({"mpp", "profile", "model"})
-NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining])
+NOT_ALIVE = schemas.problems(ANSWER[DeviceFault])
+NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining], ANSWER[DeviceFault])
 
-_documented = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
+DOCUMENTED = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 router = APIRouter()
-v1 = APIRouter(prefix="/v1", dependencies=_documented)
+v1 = APIRouter(prefix="/v1", dependencies=DOCUMENTED)
 
 
 def services_of(request: Request) -> Services:
@@ -51,7 +55,7 @@ def tenant_of(request: Request) -> str:
 def ready_tenant(request: Request) -> str:
     """Who is calling, once the service can serve them."""
     tenant = tenant_of(request)
-    services_of(request).lifecycle.require_ready()
+    services_of(request).lifecycle.require_open()
     return tenant
 
 
@@ -78,10 +82,12 @@ async def segment(
     media_type = choose(request.headers.get("accept"), tuple(WRITERS))
     content_type = request.headers.get("content-type")
     check_declared(content_type)
+    wish = urgency(request.headers, WorkClass.INTERACTIVE)
+    record.work_class = wish.work_class
     services.room.check()
     with timed(record, "read"):
         body = await request.body()
-    order = Order(mpp, profile, model or services.settings.model, media_type, tenant)
+    order = Order(mpp, profile, model or services.settings.model, media_type, tenant, wish)
     with services.room.admit():
         work = services.answer(body, content_type, order, record)
         written, result = await while_connected(request.receive, work)
@@ -151,7 +157,7 @@ def model_entries(folders: Iterable[tuple[Any, bool]]) -> Iterable[dict[str, Any
         }
 
 
-def _state(state: State) -> Response:
+def _state(state: str) -> Response:
     return Response(orjson.dumps({"state": state}), headers={"Cache-Control": "no-store"}, media_type=JSON)
 
 
@@ -160,32 +166,34 @@ def _state(state: State) -> Response:
 )
 async def startup(request: Request) -> Response:
     """200 once the model was loaded, well or badly; until then 503."""
-    lifecycle = services_of(request).lifecycle
-    if not lifecycle.started:
-        lifecycle.require_ready()
-    return _state(lifecycle.state)
+    return _state(health.startup(services_of(request)))
 
 
 @router.get(
     "/healthz/ready", summary="May requests be sent?", responses=schemas.HEALTHY | NOT_READY, response_class=Response
 )
 async def ready(request: Request) -> Response:
-    """200 while the model is proven and the service is not stopping. Load never changes it."""
-    lifecycle = services_of(request).lifecycle
-    lifecycle.require_ready()
-    return _state(lifecycle.state)
+    """200 while the model is proven, the device well and the service not stopping. Load never changes it."""
+    return _state(health.ready(services_of(request)))
 
 
-@router.get("/healthz/live", summary="Does the process respond?", responses=schemas.HEALTHY, response_class=Response)
+@router.get(
+    "/healthz/live",
+    summary="Does the process get anywhere?",
+    responses=schemas.HEALTHY | NOT_ALIVE,
+    response_class=Response,
+)
 async def live(request: Request) -> Response:
-    """200 as long as the event loop turns."""
-    return _state(services_of(request).lifecycle.state)
+    """200 as long as the event loop turns, the device is well, and work that is there gets done."""
+    return _state(health.live(services_of(request)))
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(services_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    services = services_of(request)
+    refresh(services)
+    return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/docs", include_in_schema=False)

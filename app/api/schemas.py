@@ -170,6 +170,25 @@ SEGMENT_BODY: Json = {
          "'http://127.0.0.1:8000/v1/segment?mpp=0.25&profile=accurate' -o nuclei.csv"},
     ],
 }  # fmt: skip
+BATCH_BODY: Json = {
+    "requestBody": {
+        "required": True,
+        "description": "a form in which the field `image` is repeated",
+        "content": {
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {FIELD: {"type": "array", "items": _BINARY}},
+                }
+            }
+        },
+    },
+    "x-codeSamples": [
+        {"lang": "shell", "source": "curl -N -F image=@a.png -F image=@b.png "
+         "'http://127.0.0.1:8000/v1/segment/batch?mpp=0.5'"},
+    ],
+}  # fmt: skip
 _ANSWERS: dict[str, Json] = {
     "application/geo+json": {"schema": Collection.model_json_schema(), "example": COLLECTION_EXAMPLE},
     "application/json": {"schema": Members.model_json_schema(), "example": _MEMBERS_EXAMPLE},
@@ -195,6 +214,13 @@ _SEGMENTED: Json = {
 
 
 SEGMENTED: dict[int | str, Json] = {200: _SEGMENTED}
+NDJSON = "application/x-ndjson"
+BATCHED: dict[int | str, Json] = {
+    200: {
+        "description": "a line of JSON per image as it is done, the last one says so",
+        "content": {NDJSON: {"schema": {"type": "string"}, "example": '{"index": 0, "status": 200, "result": {}}'}},
+    }
+}
 LISTED: dict[int | str, Json] = {200: {"model": ModelList}}
 HEALTHY: dict[int | str, Json] = {200: {"model": Health}}
 

@@ -5,40 +5,62 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from starlette.types import Receive
 
-from app.api.analysis import WRITERS, Analysis, Limits, Result, scale
-from app.api.decoding import DecodedImage, decode
-from app.api.errors import ClientGone
+from app.api.analysis import WRITERS, Analysis, Limits, Result, check_grid, scale
+from app.api.decoding import DecodedImage, announced, decode
+from app.api.pricing import Price, price
 from app.api.uploads import image_bytes
+from app.api.urgency import Urgency
+from app.api.waiting import timed
+from app.nuclei import hover
+from app.nuclei.artifact import prove
 from app.nuclei.errors import InferenceFailed
-from app.nuclei.types import Profile
+from app.nuclei.segmenter import Segmenter
+from app.nuclei.types import Mpp, Profile
 from app.serving.admission import WaitingRoom
+from app.serving.budget import Budget, Claim
 from app.serving.lifecycle import Lifecycle
+from app.serving.liveness import Vitals
 from app.serving.models import Models, Resident
+from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
+from app.serving.slots import Slots
+from app.serving.tray import Ticket
+from app.serving.work import WorkClass
+from app.serving.workers import Workers
 from app.settings import Settings
 from app.telemetry import Metrics, Record, log
 
-T = TypeVar("T")
+LONG_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a caller wants of an image: its scale, the views, the model and the media type of the answer."""
+    """What a caller wants of an image: its scale, the views, the model, the media type of the answer, how soon."""
 
     mpp: float | None
     profile: Profile | None
     model: str
     media_type: str
     tenant: str
+    urgency: Urgency
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image of which the header is read: its bytes and scale, the model that will look at it, and the price."""
+
+    data: bytes
+    mpp: Mpp | None
+    profile: Profile
+    resident: Resident
+    price: Price
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,11 @@ class Services:
     lifecycle: Lifecycle
     models: Models
     room: WaitingRoom
+    budget: Budget
     runner: Runner
+    vitals: Vitals
+    workers: Mapping[WorkClass, Workers]
+    slots: Slots
     decoders: CapacityLimiter
 
     @property
@@ -59,89 +85,122 @@ class Services:
         return Limits(self.settings.max_pixels, self.settings.min_mpp, self.settings.max_mpp)
 
     async def answer(self, body: bytes, content_type: str | None, order: Order, record: Record) -> tuple[bytes, Result]:
-        """Decode, wait for a turn, analyse and write, all of it in threads.
+        """Find room for an image, then decode, analyse and write it; all of it in threads.
 
         Raises:
             Refusal: whatever is wrong with image, parameters, model or load.
         """
         with timed(record, "decode"):
-            unpack = partial(_unpack, body, content_type, self.limits.max_pixels)
-            image = await to_thread.run_sync(unpack, limiter=self.decoders)
+            data = await to_thread.run_sync(image_bytes, body, content_type, limiter=self.decoders)
+        prepared = await self.prepare(data, order, record)
+        claim = Claim(order.tenant, order.urgency.work_class, prepared.price.cost, order.urgency.deadline)
+        with self.budget.reserve(claim) as held:
+            return await self.analyse(prepared, order, held.deadline, record)
+
+    async def prepare(self, data: bytes, order: Order, record: Record) -> Prepared:
+        """Read an image's header and find out what it costs; no pixel is decoded.
+
+        Raises:
+            Refusal: whatever is wrong with header, parameters or model.
+        """
+        with timed(record, "decode"):
+            image = await to_thread.run_sync(announced, data, self.limits.max_pixels, limiter=self.decoders)
         mpp = scale(order.mpp, image, self.limits)
+        resident = await self.resident(order.model)
+        record.model = resident.artifact.name
+        check_grid(resident.artifact.manifest, image.size.height, image.size.width, mpp, self.limits)
+        profile = (
+            order.profile or self.settings.profile or Segmenter(resident.artifact, resident.engine).default_profile
+        )
+        cost = price(resident.artifact, image.size.height, image.size.width, mpp, profile)
+        return Prepared(data, mpp, profile, resident, cost)
+
+    async def analyse(self, prepared: Prepared, order: Order, deadline: float, record: Record) -> tuple[bytes, Result]:
+        """Wait for a turn, then decode an image that was admitted, find its nuclei and write the answer.
+
+        Args:
+            prepared: the image.
+            order: what is wanted of it.
+            deadline: on the runner's clock.
+            record: of the request, or of this image of it.
+
+        Raises:
+            Refusal: it cannot be decoded, or was not analysed in time or at all.
+        """
+        work_class = order.urgency.work_class
+        ticket = Ticket(order.tenant, work_class, deadline)
+        analysis = self._analysis(prepared.resident, ticket, record)
         queued = time.perf_counter()
 
         def work() -> tuple[bytes, Result]:
             record.observe("queue", time.perf_counter() - queued)
-            resident = self.models.get(order.model)
-            record.model = resident.artifact.name
-            analysis = self._analysis(resident, record)
-            result = analysis.run(image, mpp, order.profile or self.settings.profile, record.request_id)
-            with timed(record, "encode"):
+            with self.slots.slot(work_class), timed(record, "decode"):
+                image = decode(prepared.data, self.limits.max_pixels)
+            result = analysis.run(image, prepared.mpp, prepared.profile, record.request_id)
+            with self.slots.slot(work_class), timed(record, "encode"):
                 return WRITERS[order.media_type](result), result
 
         try:
-            written, result = await self.runner.run(order.tenant, work)
+            written, result = await self.workers[work_class].run(order.tenant, work)
+        except asyncio.CancelledError:
+            self.runner.cancel(ticket)
+            if ticket.answered:
+                self.metrics.cancelled.labels("postprocess").inc()
+            raise
         except InferenceFailed as error:
             log("inference failed", logging.ERROR, error, request_id=record.request_id, model=record.model)
             raise
         self._count(result, record)
         return written, result
 
+    async def resident(self, reference: str) -> Resident:
+        """The model that a request names, loaded in a thread if it is not in memory."""
+        found = self.models.find(reference)
+        return found if found is not None else await to_thread.run_sync(self.models.get, reference)
+
     def warm(self, resident: Resident) -> None:
-        """Take one golden patch the whole way, so that no caller waits for what is compiled at its first use."""
+        """Take one golden patch the whole way, so that no caller waits for what is compiled at its first use.
+
+        Raises:
+            ArtifactDrift: the queue and the device's thread do not give the golden maps.
+        """
+        hover.warm_up()  # also of kernels that no golden patch needs, such as for nuclei with holes
         record = Record("warm-up")
+        ticket = Ticket("warm-up", WorkClass.INTERACTIVE, self.runner.clock() + LONG_S)
+        prove(QueuedEngine(self.runner, resident, ticket), resident.artifact)
         patches, _ = resident.artifact.golden
         image = DecodedImage(patches[0], None, "")
-        result = self._analysis(resident, record).run(image, None, self.settings.profile, record.request_id)
+        result = self._analysis(resident, ticket, record).run(image, None, self.settings.profile, record.request_id)
         for write in WRITERS.values():
             write(result)
 
-    def _analysis(self, resident: Resident, record: Record) -> Analysis:
-        return Analysis(resident.artifact, resident.engine, self.limits, record.observe, self.settings.revision)
+    def close(self) -> None:
+        """Let what runs end, refuse the rest, and wait for every thread."""
+        self.runner.close()
+        for workers in self.workers.values():
+            workers.close()
+
+    def _analysis(self, resident: Resident, ticket: Ticket, record: Record) -> Analysis:
+        engine = QueuedEngine(self.runner, resident, ticket)
+        separating = partial(self._separating, ticket.work_class, record)
+
+        def observe(stage: str, seconds: float) -> None:
+            if stage == "infer":  # its patches were queued meanwhile
+                record.observe("queue", ticket.waited_s)
+                seconds -= ticket.waited_s
+            record.observe(stage, seconds)
+
+        return Analysis(resident.artifact, engine, self.limits, observe, self.settings.revision, separating)
+
+    @contextmanager
+    def _separating(self, work_class: WorkClass, record: Record) -> Iterator[None]:
+        began = time.perf_counter()
+        with self.slots.slot(work_class):
+            record.observe("slot_wait", time.perf_counter() - began)
+            yield
 
     def _count(self, result: Result, record: Record) -> None:
         record.bucket, record.nuclei = result.bucket, len(result.segmentation.nuclei)
         self.metrics.tile_instances.observe(record.nuclei)
         for name, count in result.segmentation.counts.items():
             self.metrics.instances.labels(name, record.model).inc(count)
-
-
-def _unpack(body: bytes, content_type: str | None, max_pixels: int) -> DecodedImage:
-    return decode(image_bytes(body, content_type), max_pixels)
-
-
-@contextmanager
-def timed(record: Record, stage: str) -> Iterator[None]:
-    """Add the time spent inside to a stage of the record."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        record.observe(stage, time.perf_counter() - began)
-
-
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do work for a caller who may hang up; if so it is cancelled.
-
-    Args:
-        receive: of the request, whose body has been read to its end.
-        work: what the caller waits for.
-
-    Raises:
-        ClientGone: if the caller hung up first.
-    """
-    job, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not job.done():
-            raise ClientGone
-        return job.result()
-    finally:
-        for task in (job, gone):
-            task.cancel()
-        await asyncio.wait({job, gone})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

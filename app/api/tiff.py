@@ -71,6 +71,20 @@ def read_tiff(data: bytes, max_pixels: int) -> tuple[UInt8, int, tuple[float, fl
         return pixels, int(tag.value) if tag else 1, _mpp(page.description)
 
 
+def tiff_header(data: bytes, max_pixels: int) -> tuple[Size, tuple[float, float] | None]:
+    """Size as stored, and um per pixel (x, y) or None, of the first page; reads no pixel.
+
+    Raises:
+        InvalidImage, PayloadTooLarge: as `read_tiff`.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        if not isinstance(page, tifffile.TiffPage):
+            raise InvalidImage("the TIFF has no page")
+        _check_size(page, max_pixels)
+        return Size(page.imagewidth, page.imagelength), _mpp(page.description)
+
+
 def _check_size(page: tifffile.TiffPage, max_pixels: int) -> None:
     if page.imagewidth < 1 or page.imagelength < 1:
         raise InvalidImage("the TIFF announces an image without pixels")

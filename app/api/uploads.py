@@ -56,9 +56,18 @@ def image_bytes(body: bytes, content_type: str | None) -> bytes:
     found = [part for part in parse_form(body, content_type or "") if part.name == FIELD]
     if len(found) != 1:
         raise InvalidParameter(FIELD, f"the form needs one field called image; it has {len(found) or 'none'}")
-    if found[0].media_type not in (*UNDECLARED, *IMAGE_TYPES):
-        raise UnsupportedMediaType(f"the field image must be {', '.join(IMAGE_TYPES)}")
+    check_part(found[0])
     return b"".join(found[0].chunks)
+
+
+def check_part(part: Part) -> None:
+    """Refuse a field that is declared as anything but an image we read.
+
+    Raises:
+        UnsupportedMediaType: naming those we read.
+    """
+    if part.media_type not in (*UNDECLARED, *IMAGE_TYPES):
+        raise UnsupportedMediaType(f"the field image must be {', '.join(IMAGE_TYPES)}")
 
 
 def parse_form(body: bytes, content_type: str) -> list[Part]:

@@ -15,7 +15,7 @@ from app.nuclei.errors import EngineUnavailable
 from app.nuclei.types import HoverMaps, UInt8
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, RunOptions
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -29,10 +29,16 @@ class OnnxEngine:
     Attributes:
         sessions: one per member, in the manifest's order.
         provider: ONNX Runtime's name of the device, read back after loading.
+        options: of every run; `terminate` sets its flag.
+        smallest: side of the smallest patch that the model takes.
+        runtime: name and version of ONNX Runtime.
     """
 
     sessions: tuple[InferenceSession, ...]
     provider: str
+    options: RunOptions
+    smallest: int
+    runtime: str = "unknown"
     precision: str = "float32"
 
     @classmethod
@@ -64,7 +70,8 @@ class OnnxEngine:
         used = {session.get_providers()[0] for session in sessions}
         if used != {provider}:
             raise EngineUnavailable(f"{provider} was demanded, ONNX Runtime uses {', '.join(sorted(used))}")
-        return cls(sessions, provider)
+        runtime = f"onnxruntime {onnxruntime.__version__}"
+        return cls(sessions, provider, onnxruntime.RunOptions(), artifact.manifest.patch_sizes[0], runtime)
 
     @property
     def device(self) -> str:
@@ -73,7 +80,27 @@ class OnnxEngine:
 
     def predict(self, patches: UInt8) -> HoverMaps:
         """Mean of the members' maps; see `Engine`."""
-        return mean([_run(session, patches) for session in self.sessions])
+        return mean([_run(session, patches, self.options) for session in self.sessions])
+
+    def terminate(self) -> None:
+        """End the present run within a node of its graph, and let none begin until `resume`; from any thread."""
+        self.options.terminate = True
+
+    def resume(self) -> None:
+        """Let runs run again after `terminate`."""
+        self.options.terminate = False
+
+    def shrink(self) -> None:
+        """Give the arena's unused memory back, at the end of a tiny run; not while another run is going on."""
+        import onnxruntime  # noqa: PLC0415
+
+        options = onnxruntime.RunOptions()
+        # Only the device in use may be named: ONNX Runtime refuses arenas that are not there.
+        options.add_run_config_entry(
+            "memory.enable_memory_arena_shrinkage", "gpu:0" if self.device == "cuda" else "cpu:0"
+        )
+        for session in self.sessions:
+            _run(session, np.zeros((1, self.smallest, self.smallest, 3), np.uint8), options)
 
 
 def mean(members: Sequence[HoverMaps]) -> HoverMaps:
@@ -84,8 +111,8 @@ def mean(members: Sequence[HoverMaps]) -> HoverMaps:
     return HoverMaps(*(np.asarray(np.mean(column, axis=0, dtype=np.float32)) for column in columns))
 
 
-def _run(session: InferenceSession, patches: UInt8) -> HoverMaps:
-    return HoverMaps(*session.run(list(OUTPUTS), {"patches": np.ascontiguousarray(patches)}))
+def _run(session: InferenceSession, patches: UInt8, options: RunOptions) -> HoverMaps:
+    return HoverMaps(*session.run(list(OUTPUTS), {"patches": np.ascontiguousarray(patches)}, options))
 
 
 def cpu_limit() -> int:

@@ -15,13 +15,18 @@ KaryonError
     NotFound            no such thing under this address
     MissingExtra        an optional part is not installed
     Overloaded          every place is taken; try again
+    TenantQuota         this caller has too much work outstanding
+    DeadlineUnattainable  it would not be done before the caller's deadline
     NotReady            starting, or the model did not prove itself
     Draining            stopping
     InferenceFailed     the model or a worker failed on this request
+    DeviceFault         the device is broken; this process must be replaced
+    DeadlineExceeded    the answer would come after the deadline
   ArtifactError         a model folder that must not be served
     ArtifactInvalid     unreadable or incomplete manifest
     DigestMismatch      a file is not what the manifest says
     ArtifactDrift       the golden pair does not come out
+  Abandoned             nobody waits for this work any more
   EngineUnavailable     no ONNX Runtime, or not on the device that was demanded
   StoreDamaged          what the store gives back is not what was put in
 """
@@ -114,6 +119,30 @@ class Overloaded(Refusal):
         self.retry_after_s = retry_after_s
 
 
+class TenantQuota(Refusal):
+    """This caller's work that is not answered yet, and this request, are more than one caller may hold.
+
+    Attributes:
+        retry_after_s: seconds after which enough of it is likely to be done.
+    """
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineUnattainable(Refusal):
+    """The caller set a deadline that the work ahead leaves no time for.
+
+    Attributes:
+        retry_after_s: seconds after which the work ahead is likely to be done.
+    """
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(Refusal):
     """The service is starting, or its model did not prove itself."""
 
@@ -124,6 +153,18 @@ class Draining(Refusal):
 
 class InferenceFailed(Refusal):
     """The model or a worker failed on this request; other requests are not affected."""
+
+
+class DeviceFault(Refusal):
+    """The device is in a state that only a new process leaves; another replica may serve the request."""
+
+
+class DeadlineExceeded(Refusal):
+    """The deadline passed, or could no longer be kept, while the request waited for the device."""
+
+
+class Abandoned(KaryonError):
+    """Whoever asked for this work has gone; nobody reads what becomes of it."""
 
 
 class ArtifactError(KaryonError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import cv2
@@ -33,12 +33,14 @@ class Segmenter:
         engine: patches in, maps out; by default the model's own sessions on the CPU.
         observe: told each stage's name and seconds: resample, infer, aggregate, postprocess.
         batch: most patches handed to the engine at once.
+        separating: entered while nuclei are separated and described; a service bounds how many images are at once.
     """
 
     artifact: Artifact
     engine: Engine = field(default=None)  # type: ignore[assignment]
     observe: Callable[[str, float], None] = _ignore
     batch: int = 4
+    separating: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
         if self.engine is None:
@@ -70,7 +72,7 @@ class Segmenter:
         with self._timed("resample"):
             resampled = self._resample(image, scale)
         maps = self.maps(resampled, profile)
-        with self._timed("postprocess"):
+        with self.separating(), self._timed("postprocess"):
             return self._nuclei(image, scale, profile, maps)
 
     def maps(self, image: UInt8, profile: Profile) -> HoverMaps:

@@ -68,5 +68,9 @@ class WaitingRoom:
 
     def retry_after_s(self) -> int:
         """Seconds until those inside are served at the present rate, jittered, 1..120."""
-        ahead_s = math.ceil(self._inside * self._mean_s / self._workers)
-        return max(1, min(LONGEST_WAIT_S, math.ceil(ahead_s * (1 + JITTER * self._jitter()))))
+        return seconds_to_wait(self._inside * self._mean_s / self._workers, self._jitter)
+
+
+def seconds_to_wait(ahead_s: float, jitter: Callable[[], float] = random.random) -> int:
+    """What a refused caller is told: the seconds of the work ahead, with 0 to 25 % jitter added, 1..120."""
+    return max(1, math.ceil(min(LONGEST_WAIT_S, math.ceil(ahead_s) * (1 + JITTER * jitter()))))

@@ -39,6 +39,11 @@ class CostModel:
         """Seconds for a batch of this cost."""
         return self.a * cost + self.b
 
+    @property
+    def cost_per_s(self) -> float:
+        """Cost that is done per second in full batches."""
+        return self.max_batch_cost / self.estimate(self.max_batch_cost)
+
     def cost_within(self, seconds: float) -> float:
         """The largest cost whose estimate is at most `seconds`; 0 if there is none."""
         return max(0.0, (seconds - self.b) / self.a)

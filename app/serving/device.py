@@ -1,10 +1,9 @@
-"""Which device do models run on, and who may use it at a time?"""
+"""Which device do models run on, and how is an engine kept to the one thread that owns it?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from threading import Lock
+from typing import Protocol, TypeVar
 
 from app.nuclei.artifact import Artifact
 from app.nuclei.engine import CPU, CUDA, OnnxEngine
@@ -15,18 +14,36 @@ EngineOpener = Callable[[Artifact, str, int | None], Engine]
 """Artifact, ONNX Runtime provider, threads -> engine; `OnnxEngine.open` is one."""
 
 
-@dataclass(frozen=True)
-class OneAtATime:
-    """An engine behind a lock: one batch is on the device, while other threads decode, separate and encode.
+T = TypeVar("T")
 
-    Attributes:
-        engine: what predicts; its sessions use all the threads they were given, so two at once only get in each
-            other's way.
-        lock: shared by all engines of a device.
+
+class Owner(Protocol):
+    """The thread that owns the device."""
+
+    def do(self, chore: Callable[[], T]) -> T:
+        """Run a chore there, between batches, and return what it returns."""
+        ...
+
+
+class DeviceEngine:
+    """An engine that runs in its device's thread alone.
+
+    `predict` may be called from any thread and waits for its turn between batches: that is for proving a model and
+    for calibration. The device's thread itself uses `engine`. What an engine lacks of `terminate`, `resume` and
+    `shrink` (an engine that is no session) does nothing.
     """
 
-    engine: Engine
-    lock: Lock
+    def __init__(self, open_engine: Callable[[], Engine], owner: Owner) -> None:
+        """Open it.
+
+        Args:
+            open_engine: makes the engine, and makes it anew after memory ran out.
+            owner: of the device.
+        """
+        self._open = open_engine
+        self._owner = owner
+        self.engine = open_engine()
+        self.rebuilt = False
 
     @property
     def provider(self) -> str:
@@ -43,10 +60,40 @@ class OneAtATime:
         """Type the networks calculate in."""
         return str(getattr(self.engine, "precision", "float32"))
 
+    @property
+    def runtime(self) -> str:
+        """Name and version of what runs the networks."""
+        return str(getattr(self.engine, "runtime", "unknown"))
+
     def predict(self, patches: UInt8) -> HoverMaps:
-        """See `Engine`."""
-        with self.lock:
-            return self.engine.predict(patches)
+        """See `Engine`; waits for the device's thread."""
+        return self.do(lambda: self.engine.predict(patches))
+
+    def do(self, chore: Callable[[], T]) -> T:
+        """Do something with the engine in the device's thread, between batches; returns what it returns."""
+        return self._owner.do(chore)
+
+    def rebuild(self) -> None:
+        """Open the engine anew; in the device's thread only."""
+        self.rebuilt = True
+        self.engine = self._open()
+
+    def terminate(self) -> None:
+        """End the run that is going on, soon; from any thread."""
+        self._call("terminate")
+
+    def resume(self) -> None:
+        """Let runs run again; in the device's thread only."""
+        self._call("resume")
+
+    def shrink(self) -> None:
+        """Give unused memory back; in the device's thread only."""
+        self._call("shrink")
+
+    def _call(self, name: str) -> None:
+        method = getattr(self.engine, name, None)
+        if method is not None:
+            method()
 
 
 def open_on(

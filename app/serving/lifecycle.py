@@ -2,11 +2,16 @@
 
 starting --(model proven)--> ready --(SIGTERM)--> draining
     \\--(model refused)--> failed    stays up and says so; other replicas serve on
+
+A process that drains is unready at once, but serves on for a moment: those who send it requests need that long to
+see that it is unready.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -27,6 +32,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self._state = State.STARTING
+        self._open_until = -math.inf
         self._lock = threading.RLock()  # a signal may arrive inside `drain`
         self._thread: threading.Thread | None = None
 
@@ -40,22 +46,29 @@ class Lifecycle:
         """Whether the start is over, well or badly."""
         return self._state is not State.STARTING
 
-    def start(self, bring_up: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    def start(
+        self,
+        bring_up: Callable[[], None],
+        failed: Callable[[Exception], None],
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
         """Bring the model up in the background; ready when it returns, failed when it raises.
 
         Args:
             bring_up: loads, proves and warms up; may take minutes.
             failed: told why, from the background thread.
+            ready: called there once requests are let through.
         """
 
         def work() -> None:
             try:
                 bring_up()
             except Exception as error:
-                self._leave_start(State.FAILED)
-                failed(error)
+                if self._leave_start(State.FAILED):
+                    failed(error)
             else:
-                self._leave_start(State.READY)
+                if self._leave_start(State.READY):
+                    ready()
 
         # A daemon: a start that hangs must not keep the process from stopping.
         self._thread = threading.Thread(target=work, name="karyon-start", daemon=True)
@@ -67,10 +80,21 @@ class Lifecycle:
             self._thread.join(timeout_s)
         return self.started
 
-    def drain(self) -> None:
-        """Take no new work from now on. Safe in a signal handler."""
+    def drain(self, delay_s: float = 0.0) -> None:
+        """Be unready from now on, and take no new work after `delay_s`. Safe in a signal handler."""
         with self._lock:
+            if self._state is State.READY:
+                self._open_until = time.monotonic() + delay_s
             self._state = State.DRAINING
+
+    def require_open(self) -> None:
+        """Refuse new work unless ready, or draining only just.
+
+        Raises:
+            Draining, NotReady: as `require_ready`.
+        """
+        if self._state is not State.DRAINING or time.monotonic() >= self._open_until:
+            self.require_ready()
 
     def require_ready(self) -> None:
         """Refuse unless ready.
@@ -86,7 +110,8 @@ class Lifecycle:
         if self._state is State.STARTING:
             raise NotReady("the model is being loaded and verified")
 
-    def _leave_start(self, state: State) -> None:
+    def _leave_start(self, state: State) -> bool:
         with self._lock:
-            if self._state is State.STARTING:  # draining stays draining
-                self._state = state
+            left = self._state is State.STARTING  # draining stays draining
+            self._state = state if left else self._state
+            return left

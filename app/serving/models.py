@@ -10,10 +10,10 @@ from threading import Lock
 
 from app.nuclei.artifact import Artifact, prove
 from app.nuclei.errors import ArtifactError, EngineUnavailable, NotReady
-from app.nuclei.types import Engine
+from app.serving.device import DeviceEngine
 
 Load = Callable[[str], Artifact]
-OpenEngine = Callable[[Artifact], Engine]
+OpenEngine = Callable[[Artifact], DeviceEngine]
 Phase = Callable[[str, float], None]
 
 
@@ -22,7 +22,11 @@ class Resident:
     """A model in memory whose engine gave the golden maps."""
 
     artifact: Artifact
-    engine: Engine
+    engine: DeviceEngine
+
+
+def _as_it_is(resident: Resident) -> None:
+    """Nothing is to be done with a new model."""
 
 
 def _untimed(phase: str, seconds: float) -> None:
@@ -32,17 +36,21 @@ def _untimed(phase: str, seconds: float) -> None:
 class Models:
     """Models by the reference that requests use; the least recently used one leaves when there are too many."""
 
-    def __init__(self, load: Load, open_engine: OpenEngine, keep: int) -> None:
+    def __init__(
+        self, load: Load, open_engine: OpenEngine, keep: int, enrol: Callable[[Resident], None] = _as_it_is
+    ) -> None:
         """No models yet.
 
         Args:
             load: NAME or NAME@VERSION to a verified artifact; raises UnknownModel or ArtifactError.
             open_engine: an artifact to what runs it.
             keep: models held at once.
+            enrol: called with each model that proved itself, before it serves.
         """
         self._load = load
         self._open_engine = open_engine
         self._keep = keep
+        self._enrol = enrol
         self._residents: OrderedDict[str, Resident] = OrderedDict()
         self._lock = Lock()
         self._loading = Lock()
@@ -55,7 +63,7 @@ class Models:
             NotReady: it is in the store, but must not be served.
         """
         try:
-            return self._find(reference) or self._admit(reference, _untimed)
+            return self.find(reference) or self._admit(reference, _untimed)
         except (ArtifactError, EngineUnavailable) as error:
             raise NotReady(f"model {reference} is in the store, but must not be served; the log says why") from error
 
@@ -64,14 +72,15 @@ class Models:
 
         Args:
             reference: NAME or NAME@VERSION.
-            phase: told the seconds of each phase: verify, open, prove.
+            phase: told the seconds of each phase: verify, open, prove, enrol.
 
         Raises:
             UnknownModel, ArtifactError, EngineUnavailable: what is wrong with it.
         """
-        return self._find(reference) or self._admit(reference, phase)
+        return self.find(reference) or self._admit(reference, phase)
 
-    def _find(self, reference: str) -> Resident | None:
+    def find(self, reference: str) -> Resident | None:
+        """The model if it is in memory; does not block."""
         with self._lock:
             if found := self._residents.get(reference):
                 self._residents.move_to_end(reference)
@@ -79,7 +88,7 @@ class Models:
 
     def _admit(self, reference: str, phase: Phase) -> Resident:
         with self._loading:
-            if found := self._find(reference):  # another thread was faster
+            if found := self.find(reference):  # another thread was faster
                 return found
             resident = self._bring_up(reference, phase)
             with self._lock:
@@ -101,4 +110,7 @@ class Models:
         passed("open")
         prove(engine, artifact)  # the first run also warms the sessions up
         passed("prove")
-        return Resident(artifact, engine)
+        resident = Resident(artifact, engine)
+        self._enrol(resident)
+        passed("enrol")
+        return resident

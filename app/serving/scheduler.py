@@ -65,16 +65,20 @@ class Backlog:
 
 
 class Scheduler:
-    """The queue before one device. All times are seconds on one monotonic clock of the caller's."""
+    """The queue before one device. All times are seconds on one monotonic clock of the caller's.
+
+    Attributes:
+        rules: the numbers that it works by; the slice and the waits may be changed at any time.
+    """
 
     def __init__(self, rules: Rules | None = None) -> None:
         """An empty queue; buckets must be calibrated before they are used."""
-        self._rules = rules or Rules()
+        self.rules = rules or Rules()
         self._models: dict[Bucket, CostModel] = {}
         self._lanes: dict[WorkClass, dict[Bucket, Lane]] = {one: {} for one in WorkClass}
         self._queued: dict[int, Work] = {}
         self._in_flight = InFlight()
-        self._turns = Turns({INTERACTIVE: self._rules.interactive_weight, BULK: self._rules.bulk_weight})
+        self._turns = Turns({INTERACTIVE: self.rules.interactive_weight, BULK: self.rules.bulk_weight})
         self._serial = count()
 
     def calibrate(self, bucket: Bucket, model: CostModel) -> None:
@@ -88,6 +92,15 @@ class Scheduler:
             KeyError: it was not calibrated.
         """
         return self._models[bucket]
+
+    @property
+    def buckets(self) -> Iterable[Bucket]:
+        """All that were calibrated."""
+        return self._models.keys()
+
+    def is_queued(self, item_id: int) -> bool:
+        """Whether an item waits."""
+        return item_id in self._queued
 
     def submit(self, items: Iterable[Work]) -> None:
         """Queue items: all, or none.
@@ -228,7 +241,7 @@ class Scheduler:
             return -math.inf
         if len(lane) >= free_slots or lane.cost + lane.head().cost > self._room(lane):  # full: no one could join
             return -math.inf
-        wait_s = self._rules.interactive_wait_s if lane.work_class is INTERACTIVE else self._rules.bulk_wait_s
+        wait_s = self.rules.interactive_wait_s if lane.work_class is INTERACTIVE else self.rules.bulk_wait_s
         until = lane.oldest + wait_s
         in_time = until + self._models[lane.bucket].estimate(lane.cost) <= lane.earliest[0]
         return until if in_time else -math.inf
@@ -238,7 +251,7 @@ class Scheduler:
         items = lane.take(max(self._room(lane), lane.head().cost), free_slots)
         if lane.work_class is INTERACTIVE and (bulk := self._lanes[BULK].get(lane.bucket)):
             cost = sum(item.cost for item in items)
-            room = min(model.max_batch_cost - cost, self._rules.bulk_fill_s / model.a)
+            room = min(model.max_batch_cost - cost, self.rules.bulk_fill_s / model.a)
             items += bulk.take(room, free_slots - len(items))
             self._close_if_empty(bulk)
         self._close_if_empty(lane)
@@ -253,12 +266,12 @@ class Scheduler:
         model = self._models[lane.bucket]
         if lane.work_class is INTERACTIVE:
             return model.max_batch_cost
-        return min(model.max_batch_cost, model.cost_within(self._rules.bulk_slice_s))
+        return min(model.max_batch_cost, model.cost_within(self.rules.bulk_slice_s))
 
     def _lane(self, item: Work) -> Lane:
         lanes = self._lanes[item.work_class]
         if item.bucket not in lanes:
-            lanes[item.bucket] = Lane(item.work_class, item.bucket, self._rules.quantum)
+            lanes[item.bucket] = Lane(item.work_class, item.bucket, self.rules.quantum)
         return lanes[item.bucket]
 
     def _close_if_empty(self, lane: Lane) -> None:

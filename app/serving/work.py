@@ -27,7 +27,7 @@ class Bucket:
     """Patches that may share a batch: the same network sees them in the same shape.
 
     Attributes:
-        model: NAME@VERSION.
+        model: NAME@VERSION/PROFILE: what tells networks and their views apart.
         views: symmetries that the network sees of each patch.
         patch_size: side in pixels.
     """
@@ -35,6 +35,12 @@ class Bucket:
     model: str
     views: int
     patch_size: int
+
+    @property
+    def label(self) -> str:
+        """NAME/PROFILE/SIZE: short and of a small set, for metrics."""
+        name, _, rest = self.model.partition("@")
+        return f"{name}/{rest.partition('/')[2] or self.views}/{self.patch_size}"
 
     def cost(self, members: int = 1) -> float:
         """Cost of one patch for a model of so many members; 1 is one view of 256 x 256 by one member."""

@@ -20,6 +20,7 @@ TABLE = {  # status and slug, as published
     "viewport-too-dense": 422, "inference-failed": 500,
     "missing-extra": 501, "overloaded": 503, "not-ready": 503, "draining": 503,
     "storage-full": 507,
+    "device-fault": 503, "deadline-exceeded": 504, "tenant-quota": 429, "deadline-unattainable": 503,
 }  # fmt: skip
 HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 100_000, 100_000, 8, 2, 0, 0, 0, 0)
 

@@ -122,10 +122,10 @@ async def test_nuclei_and_stages_are_counted(service, png):
 async def test_metrics_name_the_model_and_the_process(service):
     seen = await samples(service)
     ((labels, value),) = seen["nuclei_model_info"].items()
-    assert (dict(labels)["name"], dict(labels)["state"], value) == ("ink", "ready", 1.0)
+    assert (dict(labels)["name"], dict(labels)["state"], value) == ("ink", "active", 1.0)
     assert "process_start_time_seconds" in seen
     assert {dict(labels)["phase"] for labels in seen["nuclei_model_load_duration_seconds"]} == {
-        "verify", "open", "prove"
+        "verify", "open", "prove", "enrol"
     }  # fmt: skip
 
 
@@ -161,6 +161,7 @@ async def test_every_address_is_documented(service):
     schema = (await service.http.get("/openapi.json")).json()
     page = (await service.http.get("/docs")).text
     assert set(schema["paths"]) == {
-        "/v1/segment", "/v1/models", "/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics"
+        "/v1/segment", "/v1/segment/batch", "/v1/models",
+        "/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics",
     }  # fmt: skip
     assert all(f"<code>{path}</code>" in page for path in schema["paths"])

@@ -144,7 +144,7 @@ async def test_the_same_image_gives_the_same_identifiers(service, png):
 async def test_the_answer_says_where_the_time_went(service, png):
     stages = (await service.segment(png)).headers["server-timing"]
     names = [entry.partition(";")[0] for entry in stages.split(", ")]
-    assert names == ["read", "decode", "queue", "resample", "infer", "aggregate", "postprocess", "encode"]
+    assert names == ["read", "decode", "queue", "resample", "infer", "aggregate", "slot_wait", "postprocess", "encode"]
 
 
 async def test_one_pixel_is_an_image(service, encoded):

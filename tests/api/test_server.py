@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -48,10 +49,10 @@ def ask(address: str, png: bytes) -> httpx.Response:
 
 
 @contextmanager
-def serving(app) -> Iterator[tuple[Server, str]]:
+def serving(app, shutdown_s: int | None = None) -> Iterator[tuple[Server, str]]:
     """The application under its own server in a thread, and its address."""
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False)
-    server = Server(config, app.state.services.lifecycle)
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=shutdown_s)
+    server = Server(config, app.state.services.lifecycle, 0.0, app.state.services.runner.stop)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -121,7 +122,12 @@ def process(store: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[
     """`karyon serve` as a process, ready; and its address."""
     command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("KARYON_")}
-    env |= {"KARYON_MODEL_STORE": str(store), "KARYON_MODEL": "dark", "KARYON_THREADS": "1"} | environment
+    env |= {"KARYON_MODEL_STORE": str(store), "KARYON_MODEL": "dark", "KARYON_THREADS": "1"}
+    env |= {
+        "KARYON_DRAIN_DELAY_S": "0",
+        "KARYON_CALIBRATION_S": "0",
+        "KARYON_CACHE": str(store / ".cache"),
+    } | environment
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as server:
         try:
             address = ""
@@ -149,6 +155,42 @@ def test_sigterm_lets_running_work_finish(app, png, valve):
         valve.open.set()
         asking.join(PATIENCE_S)
     assert [answer.status_code for answer in answers] == [200]
+
+
+def test_work_that_does_not_fit_into_the_drain_is_told_so(app, png, valve):
+    answers: dict[str, httpx.Response] = {}
+    with serving(app, shutdown_s=4) as (server, address):
+        valve.open.clear()
+        before = valve.batches
+        running = threading.Thread(target=lambda: answers.update(running=ask(address, png)))
+        running.start()
+        wait_for(lambda: valve.batches > before, "the first request to run")
+        queued = threading.Thread(target=lambda: answers.update(queued=ask(address, png)))
+        queued.start()
+        wait_for(lambda: app.state.services.budget.held == 8, "the second request to be queued")
+        server.handle_exit(signal.SIGTERM, None)
+        queued.join(PATIENCE_S)
+        valve.open.set()
+        running.join(PATIENCE_S)
+    assert (answers["running"].status_code, answers["queued"].status_code) == (200, 503)
+    assert answers["queued"].json()["type"] == "urn:karyon:problem:draining"
+
+
+def test_after_sigterm_a_process_is_unready_and_serves_on_for_a_moment(onnx_store, png):
+    with process(onnx_store, KARYON_DRAIN_DELAY_S="3") as (server, address):
+        server.send_signal(signal.SIGTERM)
+        wait_for(lambda: httpx.get(f"{address}/healthz/ready").status_code == 503, "the process to be unready")
+        assert ask(address, png).status_code == 200
+        assert server.wait(PATIENCE_S) == 0
+
+
+def test_a_process_answers_probes_on_a_port_of_their_own(onnx_store):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with process(onnx_store, KARYON_ADMIN_PORT=str(port)) as (server, _):
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz/live").status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
 
 
 def test_sigterm_ends_the_process_with_status_0(onnx_store, png):

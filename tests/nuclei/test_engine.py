@@ -51,6 +51,19 @@ def test_a_patch_is_the_same_alone_and_among_others(engine: OnnxEngine, artifact
     assert together[3:].furthest_from(engine.predict(patch)) <= 1e-5
 
 
+def test_a_run_that_is_ended_says_so_and_the_next_one_runs(engine: OnnxEngine, artifact: Artifact) -> None:
+    engine.terminate()
+    with pytest.raises(Exception, match="terminate flag"):
+        engine.predict(artifact.golden[0])
+    engine.resume()
+    prove(engine, artifact)
+
+
+def test_giving_memory_back_changes_nothing(engine: OnnxEngine, artifact: Artifact) -> None:
+    engine.shrink()
+    prove(engine, artifact)
+
+
 def test_members_are_averaged_as_probabilities() -> None:
     a, b = (
         HoverMaps(*(np.full(s, v, np.float32) for s in ((1, 2, 2), (1, 2, 2, 2), (1, 2, 2, 7)))) for v in (0.2, 0.6)

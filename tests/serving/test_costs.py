@@ -71,3 +71,7 @@ def test_a_model_that_makes_no_sense_is_refused(numbers):
 
 def test_the_cost_of_a_patch_counts_pixels_views_and_members():
     assert Bucket("m@1", 3, 512).cost(members=2) == 24
+
+
+def test_full_batches_set_the_pace():
+    assert CostModel(0.01, 0.04, 16).cost_per_s == pytest.approx(16 / 0.2)

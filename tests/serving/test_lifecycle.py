@@ -37,3 +37,20 @@ def test_a_start_that_ends_while_draining_does_not_undo_it():
     lifecycle.wait_started(30)
     with pytest.raises(Draining):
         lifecycle.require_ready()
+
+
+def test_while_it_drains_it_is_unready_at_once_and_open_for_a_moment():
+    lifecycle = Lifecycle()
+    lifecycle.start(lambda: None, lambda error: None)
+    lifecycle.wait_started(30)
+    lifecycle.drain(delay_s=3600)
+    lifecycle.require_open()
+    with pytest.raises(Draining):
+        lifecycle.require_ready()
+
+
+def test_who_was_never_ready_is_not_open_while_it_drains():
+    lifecycle = Lifecycle()
+    lifecycle.drain(delay_s=3600)
+    with pytest.raises(Draining):
+        lifecycle.require_open()

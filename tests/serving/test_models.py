@@ -115,4 +115,4 @@ def test_an_unknown_model_is_an_unknown_model(models):
 def test_each_phase_of_a_start_is_timed(models):
     phases = []
     models.load("a", lambda phase, seconds: phases.append(phase))
-    assert phases == ["verify", "open", "prove"]
+    assert phases == ["verify", "open", "prove", "enrol"]

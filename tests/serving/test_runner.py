@@ -1,94 +1,186 @@
-"""Tenants take turns; work that nobody awaits does not start; a running one keeps its place."""
+"""One thread owns the device; every call gets its own maps, whatever becomes of its neighbours."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from functools import partial
+from collections.abc import Iterator
 
 import pytest
 
-from app.serving.runner import Runner
-
-pytestmark = pytest.mark.anyio
+from app.nuclei.errors import Abandoned, DeadlineExceeded, DeviceFault, Draining, InferenceFailed
+from app.serving.work import WorkClass
+from tests.serving.benches import BUCKET, Bench, levels, wait_for
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.grey.go.set()
+    bench.runner.close()
 
 
-class Stage:
-    """A runner with one thread that is busy until `go` is set, and a list of what ran after it."""
-
-    def __init__(self) -> None:
-        self.served: list[float] = []
-        self.runner = Runner(1, self.served.append)
-        self.ran: list[str] = []
-        self.go, self.begun = threading.Event(), threading.Event()
-
-    def first(self) -> str:
-        self.begun.set()
-        assert self.go.wait(30)
-        return "first"
-
-    async def queue(self, *names: str) -> list[asyncio.Task[None]]:
-        """Occupy the thread, then queue work; a name's letter is its tenant."""
-        self.busy = asyncio.create_task(self.runner.run("z", self.first))
-        await asyncio.to_thread(self.begun.wait, 30)
-        tasks = []
-        for name in names:
-            tasks.append(asyncio.create_task(self.runner.run(name[0], partial(self.ran.append, name))))
-            await asyncio.sleep(0)
-        return tasks
-
-    async def finish(self, tasks) -> list[object]:
-        self.go.set()
-        results = await asyncio.gather(self.busy, *tasks, return_exceptions=True)
-        self.runner.close()
-        return results
+def test_patches_of_several_requests_share_a_batch_and_come_back_to_their_own(bench):
+    with bench.held():
+        trays = [bench.submit(10, 20), bench.submit(30), bench.submit(40, 50, 60)]
+    assert [levels(tray) for tray in trays] == [[10, 20], [30], [40, 50, 60]]
+    assert bench.grey.sizes == [1, 6]
 
 
-async def test_work_returns_its_result_or_its_error():
-    runner = Runner(2, lambda seconds: None)
-    assert await runner.run("a", lambda: 7) == 7
+def test_all_runs_and_chores_happen_in_one_thread(bench):
+    names = [bench.runner.do(lambda: threading.current_thread().name) for _ in range(2)]
+    assert names == ["karyon-device"] * 2
+
+
+def test_a_chore_that_fails_fails_for_its_caller_alone(bench):
     with pytest.raises(ZeroDivisionError):
-        await runner.run("a", lambda: 1 // 0)
-    assert await runner.run("a", lambda: 8) == 8
-    runner.close()
+        bench.runner.do(lambda: 1 // 0)
+    assert levels(bench.submit(7)) == [7]
 
 
-async def test_tenants_take_turns():
-    stage = Stage()
-    tasks = await stage.queue("a1", "a2", "a3", "b1", "b2", "c1")
-    await stage.finish(tasks)
-    assert stage.ran == ["a1", "b1", "c1", "a2", "b2", "a3"]
+def test_queued_patches_of_a_cancelled_request_never_run(bench):
+    with bench.held():
+        gone = bench.ticket()
+        tray, other = bench.submit(10, 20, ticket=gone), bench.submit(30)
+        bench.runner.cancel(gone)
+    with pytest.raises(Abandoned):
+        tray.wait()
+    assert levels(other) == [30]
+    assert bench.grey.sizes == [1, 1]
 
 
-async def test_work_that_is_cancelled_while_it_waits_never_starts():
-    stage = Stage()
-    tasks = await stage.queue("a1", "a2", "b1")
-    tasks[0].cancel()
-    await stage.finish(tasks)
-    assert sorted(stage.ran) == ["a2", "b1"]
+def test_a_cancelled_request_queues_nothing_more(bench):
+    gone = bench.ticket()
+    bench.runner.cancel(gone)
+    with pytest.raises(Abandoned):
+        bench.submit(1, ticket=gone)
 
 
-async def test_a_place_is_given_on_only_when_the_thread_is_free():
-    stage = Stage()
-    tasks = await stage.queue("a1")
-    stage.busy.cancel()
-    await asyncio.wait([stage.busy])
-    assert stage.ran == []
-    await stage.finish(tasks)
-    assert stage.ran == ["a1"]
+def test_a_batch_that_nobody_waits_for_is_ended_and_the_next_one_runs(bench):
+    gone = bench.ticket()
+    bench.grey.go.clear()
+    tray = bench.submit(10, ticket=gone)
+    assert bench.grey.begun.wait(30)
+    bench.runner.cancel(gone)
+    wait_for(lambda: not bench.runner.stalled_s())
+    bench.grey.go.set()
+    with pytest.raises(Abandoned):
+        tray.wait()
+    assert levels(bench.submit(20)) == [20]
 
 
-async def test_only_finished_work_counts_for_the_service_time():
-    stage = Stage()
-    tasks = await stage.queue("a1")
-    await stage.finish(tasks)
-    assert len(stage.served) == 2
-    runner = Runner(1, stage.served.append)
-    with pytest.raises(ZeroDivisionError):
-        await runner.run("a", lambda: 1 // 0)
-    assert len(stage.served) == 2
+def test_a_batch_that_somebody_waits_for_is_not_ended(bench):
+    gone, gate = bench.ticket(), threading.Event()
+    chore = threading.Thread(target=bench.runner.do, args=(gate.wait,))
+    chore.start()
+    wait_for(bench.runner.stalled_s)
+    lost, kept = bench.submit(10, ticket=gone), bench.submit(20)
+    bench.grey.go.clear()
+    gate.set()
+    assert bench.grey.begun.wait(30)
+    bench.runner.cancel(gone)
+    assert not bench.grey.ended.is_set()
+    bench.grey.go.set()
+    assert (levels(kept), bench.grey.sizes) == ([20], [2])
+    with pytest.raises(Abandoned):
+        lost.wait()
+    chore.join()
+
+
+def test_memory_that_runs_out_halves_the_batch_and_is_remembered(bench):
+    bench.grey.fits = 4
+    with bench.held():
+        tray = bench.submit(*range(10, 26))
+    assert levels(tray) == list(range(10, 26))
+    assert bench.runner.ask(lambda scheduler: scheduler.model(BUCKET).max_batch_cost) == 4
+    bench.grey.sizes.clear()
+    assert levels(bench.submit(*range(30, 42))) == list(range(30, 42))
+    assert max(bench.grey.sizes) <= 4
+
+
+def test_a_patch_that_does_not_fit_alone_has_the_engine_opened_anew_once(bench):
+    bench.grey.fits = 0
+    with pytest.raises(InferenceFailed):
+        bench.submit(1).wait()
+    assert bench.opened == 2
+    bench.grey.fits = 1
+    assert levels(bench.submit(2)) == [2]
+
+
+def test_a_poisoned_patch_costs_its_own_request_alone(bench):
+    bench.grey.poison = 66
+    with bench.held():
+        good, bad, fine = bench.submit(10, 20), bench.submit(66, 67), bench.submit(30)
+    assert (levels(good), levels(fine)) == ([10, 20], [30])
+    with pytest.raises(InferenceFailed):
+        bad.wait()
+
+
+def test_a_device_that_stays_broken_refuses_everything_from_then_on(bench):
+    with bench.held():
+        queued = bench.submit(10)
+        bench.grey.says = "CUDA failure 700: an illegal memory access was encountered"
+    for tray in (bench.first, queued):
+        with pytest.raises(DeviceFault):
+            tray.wait()
+    wait_for(lambda: not bench.runner.healthy)
+    with pytest.raises(DeviceFault):
+        bench.submit(20)
+    with pytest.raises(DeviceFault):
+        bench.runner.do(lambda: None)
+
+
+def test_a_thread_that_dies_is_not_healthy_and_leaves_nobody_waiting(bench):
+    with bench.held():
+        queued = bench.submit(10)
+        bench.engine.resume = lambda: 1 // 0  # nothing expects this to fail
+    with pytest.raises(DeviceFault):
+        queued.wait()
+    wait_for(lambda: not bench.runner.healthy)
+
+
+def test_what_cannot_be_answered_in_time_is_refused_whole_and_does_not_run(bench):
+    with bench.held():
+        late = bench.submit(10, 20, 30, ticket=bench.ticket(within_s=-1))
+    with pytest.raises(DeadlineExceeded):
+        late.wait()
+    assert levels(bench.submit(40)) == [40]
+    assert bench.grey.sizes == [1, 1]
+
+
+def test_stopping_finishes_what_runs_and_refuses_what_waits(bench):
+    with bench.held():
+        queued = bench.submit(10)
+        bench.runner.stop()
+    assert levels(bench.first) == [1]
+    for ask in (queued.wait, lambda: bench.submit(20)):
+        with pytest.raises(Draining):
+            ask()
+    bench.runner.close()
+    assert bench.runner.healthy
+
+
+def test_memory_is_given_back_once_after_idling():
+    bench = Bench(idle_s=0.01)
+    bench.submit(1).wait()
+    wait_for(lambda: bench.grey.shrunk)
+    assert not bench.runner.stalled_s()
+    bench.runner.close()
+    assert bench.grey.shrunk == 1
+
+
+def test_a_run_that_hangs_is_no_progress_and_can_be_interrupted(bench):
+    with bench.held():
+        wait_for(lambda: bench.runner.stalled_s() > 0.01)
+        bench.runner.interrupt()
+        with pytest.raises(InferenceFailed):
+            bench.first.wait()
+        wait_for(lambda: bench.runner.stalled_s() == 0)
+
+
+def test_one_at_a_screen_comes_before_the_rest_of_a_job(bench):
+    with bench.held(WorkClass.BULK):
+        bulk = [bench.submit(10, ticket=bench.ticket("jobs", WorkClass.BULK)) for _ in range(200)]
+        first = bench.submit(20)
+    assert [levels(tray) for tray in (first, *bulk)] == [[20]] + [[10]] * 200
+    assert bench.grey.ran[1] == 20

@@ -1,0 +1,166 @@
+"""Is there room for so much work, will it be done in time, and if not, when is it worth asking again?
+
+Work is counted in cost (`Bucket.cost`), from the moment it is admitted until it is answered: a request for one patch
+and one for four hundred do not weigh the same. Bulk may fill the queue to 70 % only, so that a person finds room
+behind any job, and no tenant may hold more than a share of it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from app.nuclei.errors import DeadlineUnattainable, Overloaded, PayloadTooLarge, TenantQuota
+from app.serving.admission import seconds_to_wait
+from app.serving.rules import Rules
+from app.serving.work import WorkClass
+
+K = TypeVar("K")
+SHARE = {WorkClass.INTERACTIVE: 1.0, WorkClass.BULK: 0.7}
+PATIENCE_S = {WorkClass.INTERACTIVE: 10.0, WorkClass.BULK: 1800.0}
+TIMES_THE_ESTIMATE = 3.0
+
+
+class Pace(Protocol):
+    """What is known of the device: the time, and the cost that it does per second (0 while nobody knows)."""
+
+    clock: Callable[[], float]
+    cost_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a request asks for.
+
+    Attributes:
+        tenant: who asks.
+        work_class: interactive or bulk.
+        cost: of all its patches.
+        deadline: on the device's clock, if the caller set one.
+    """
+
+    tenant: str
+    work_class: WorkClass
+    cost: float
+    deadline: float | None = None
+
+
+class Reservation:
+    """Cost that a request holds.
+
+    Attributes:
+        deadline: on the device's clock; after it nobody wants the answer.
+    """
+
+    def __init__(self, cost: float, deadline: float, give_back: Callable[[float], None]) -> None:
+        self.deadline = deadline
+        self._left = cost
+        self._give_back = give_back
+
+    def release(self, cost: float | None = None) -> None:
+        """Give a part back that is done, or all that is left."""
+        cost = self._left if cost is None else min(cost, self._left)
+        self._left -= cost
+        self._give_back(cost)
+
+
+class Budget:
+    """All cost that is admitted and not answered. Used from the event loop alone, so it needs no lock."""
+
+    def __init__(
+        self, most: float, per_tenant: float, pace: Pace, rules: Rules, jitter: Callable[[], float] = random.random
+    ) -> None:
+        """Nothing admitted.
+
+        Args:
+            most: cost at which an interactive request finds no room; bulk does at 70 % of it.
+            per_tenant: cost that one tenant may hold.
+            pace: of the device.
+            rules: weights of the classes.
+            jitter: draws from 0..1.
+        """
+        self._most = most
+        self._per_tenant = per_tenant
+        self._pace = pace
+        self._weights = {WorkClass.INTERACTIVE: rules.interactive_weight, WorkClass.BULK: rules.bulk_weight}
+        self._slice_s = rules.bulk_slice_s
+        self._jitter = jitter
+        self._held: dict[WorkClass, float] = {}
+        self._tenants: dict[str, float] = {}
+
+    @property
+    def held(self) -> float:
+        """Cost admitted and not answered."""
+        return sum(self._held.values())
+
+    @contextmanager
+    def reserve(self, claim: Claim) -> Iterator[Reservation]:
+        """Hold a claim's cost; what is left of it at the end is given back.
+
+        Raises:
+            PayloadTooLarge: it is too much even for an idle replica.
+            TenantQuota: the tenant holds too much already.
+            Overloaded: the queue is too long for its class.
+            DeadlineUnattainable: it would not be done before the caller's deadline.
+        """
+        self._check(claim)
+        now, estimate = self._pace.clock(), self.seconds(claim)
+        if claim.deadline is not None and now + estimate > claim.deadline:
+            raise DeadlineUnattainable(
+                f"the answer would take about {estimate:.1f} s, which is past the deadline", self._wait(claim)
+            )
+        patience = max(PATIENCE_S[claim.work_class], TIMES_THE_ESTIMATE * estimate)
+        self._hold(claim, claim.cost)
+        deadline = now + patience if claim.deadline is None else claim.deadline
+        reservation = Reservation(claim.cost, deadline, lambda cost: self._hold(claim, -cost))
+        try:
+            yield reservation
+        finally:
+            reservation.release()
+
+    def seconds(self, claim: Claim) -> float:
+        """Estimated seconds until a claim that comes now is done."""
+        return self._ahead_s(claim.work_class, claim.cost)
+
+    def _check(self, claim: Claim) -> None:
+        room = self._most * SHARE[claim.work_class]
+        if claim.cost > min(room, self._per_tenant):
+            raise PayloadTooLarge(
+                f"this is work of cost {claim.cost:g}; at most {min(room, self._per_tenant):g} are taken in one request"
+            )
+        over = self._tenants.get(claim.tenant, 0.0) + claim.cost - self._per_tenant
+        if over > 0:
+            raise TenantQuota(
+                f"with this request you would hold work of cost {self._per_tenant + over:g} at once; "
+                f"{self._per_tenant:g} are allowed",
+                seconds_to_wait(self._at_pace(over), self._jitter),
+            )
+        if self.held + claim.cost > room:
+            raise Overloaded("the queue is full", self._wait(claim))
+
+    def _wait(self, claim: Claim) -> int:
+        return seconds_to_wait(self._ahead_s(claim.work_class, 0.0), self._jitter)
+
+    def _ahead_s(self, work_class: WorkClass, cost: float) -> float:
+        """Seconds for what a class holds and `cost` more, while the other class is served by its weight."""
+        own, others = self._held.get(work_class, 0.0) + cost, self._held.get(work_class.other, 0.0)
+        served = min(others, own * self._weights[work_class.other] / self._weights[work_class])
+        return self._at_pace(own + served) + (self._slice_s if others else 0.0)
+
+    def _at_pace(self, cost: float) -> float:
+        return cost / self._pace.cost_per_s if self._pace.cost_per_s > 0 else 0.0
+
+    def _hold(self, claim: Claim, cost: float) -> None:
+        _add(self._held, claim.work_class, cost)
+        _add(self._tenants, claim.tenant, cost)
+
+
+def _add(held: dict[K, float], key: K, cost: float) -> None:
+    """Change one sum; one that comes back to nothing leaves, so that tenants of the past take no room."""
+    held[key] = held.get(key, 0.0) + cost
+    if math.isclose(held[key], 0.0, abs_tol=1e-6):
+        del held[key]

@@ -1,0 +1,147 @@
+"""How many patches should a batch hold here, and how long does it take? Measured at startup, kept on disk.
+
+Batches of 1, 2, 4, ... are timed until two in a row bring nothing, memory refuses or the time is over. On a CPU
+batching brings nothing, on a GPU much, so the limit can be no constant. Only one view is measured: the views of a
+batch run one after the other, so what they need is a multiple of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.serving.device import DeviceEngine
+from app.serving.faults import Fault, fault_of
+
+MOST = 64
+GOOD_ENOUGH = 0.95  # of the best rate: the smallest batch that reaches it is the limit
+FORMAT = 1
+
+Key = dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What batches of one view take.
+
+    Attributes:
+        a: seconds per patch, positive.
+        b: seconds per batch, 0 or more.
+        most: patches that a batch should hold.
+    """
+
+    a: float
+    b: float
+    most: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.a < math.inf and 0 <= self.b < math.inf and 1 <= self.most <= MOST):
+            raise ValueError(f"no measurement has a={self.a}, b={self.b}, most={self.most}")
+
+
+def measure(run: Callable[[int], float], budget_s: float) -> Measured:
+    """Find the size of batches and what they take.
+
+    Args:
+        run: seconds of a batch of so many patches; called at least once, for one patch.
+        budget_s: for all batches after the first, of which each is expected to take twice as long as the one before.
+
+    Raises:
+        Exception: what `run` raised, unless memory refused a batch of several.
+    """
+    times, size, spent, in_vain = {1: run(1)}, 2, 0.0, 0
+    if 2 * times[1] <= budget_s:  # the first run also allocates and chooses algorithms
+        times[1] = spent = run(1)
+    while size <= MOST and in_vain < 2 and spent + 2 * times[size // 2] <= budget_s:
+        try:
+            times[size] = run(size)
+        except Exception as error:
+            if fault_of(error) is not Fault.MEMORY:
+                raise
+            break
+        spent += times[size]
+        best = max(n / s for n, s in times.items() if n < size)
+        in_vain = 0 if size / times[size] > best else in_vain + 1
+        size *= 2
+    rates = {n: n / s for n, s in times.items()}
+    most = min(n for n, rate in rates.items() if rate >= GOOD_ENOUGH * max(rates.values()))
+    return Measured(*line(times), most)
+
+
+def line(times: dict[int, float]) -> tuple[float, float]:
+    """(a, b) of seconds = a * size + b by least squares, both within what makes sense."""
+    sizes, seconds = np.array(list(times)), np.array(list(times.values()))
+    fastest = float((seconds / sizes).min())
+    if len(times) == 1:
+        return max(fastest, 1e-6), 0.0
+    a = float(np.polyfit(sizes, seconds, 1)[0])
+    a = max(min(a, fastest), 0.1 * fastest, 1e-6)
+    return a, max(0.0, float((seconds - a * sizes).mean()))
+
+
+def timed(
+    engine: DeviceEngine, patch_size: int, clock: Callable[[], float] = time.perf_counter
+) -> Callable[[int], float]:
+    """Times batches of an engine; the device's thread runs them between others' batches."""
+
+    def run(count: int) -> float:
+        patches = np.full((count, patch_size, patch_size, 3), 200, np.uint8)
+        seconds = 0.0
+
+        def batch() -> None:
+            nonlocal seconds
+            began = clock()
+            engine.engine.predict(patches)
+            seconds = max(clock() - began, 1e-6)
+
+        engine.do(batch)
+        return seconds
+
+    return run
+
+
+class Shelf:
+    """Measurements on disk; what cannot be read, or is of another key, is as if it were not there."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """A shelf in a folder, which is made when it is needed; None keeps nothing."""
+        self._folder = folder
+
+    def get(self, key: Key) -> Measured | None:
+        """What was measured under this key."""
+        if self._folder is None:
+            return None
+        try:
+            content = json.loads(self._path(key).read_text())
+            if content["key"] != key | {"format": FORMAT}:
+                return None
+            return Measured(float(content["a"]), float(content["b"]), int(content["most"]))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return None
+
+    def put(self, key: Key, measured: Measured) -> None:
+        """Keep a measurement; a disk that does not take it is no reason to stop."""
+        if self._folder is None:
+            return
+        content = json.dumps({"key": key | {"format": FORMAT}} | asdict(measured))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._folder, suffix=".part", delete=False) as file:
+                file.write(content)
+            os.replace(file.name, self._path(key))
+        except OSError:
+            return
+
+    def _path(self, key: Key) -> Path:
+        assert self._folder is not None
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return self._folder / f"calibration-{digest[:24]}.json"

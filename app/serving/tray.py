@@ -1,0 +1,84 @@
+"""Who waits for the device, and how does an answer get back to them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Event
+
+from app.nuclei.types import HoverMaps
+from app.serving.work import WorkClass
+
+
+class Tray:
+    """What one call waits for: the maps of its patches, in their order, or the reason why there are none.
+
+    Filled under the runner's lock, read by the one thread that waits.
+    """
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        """An empty tray for the patches with these ids."""
+        self.ids = tuple(ids)
+        self._maps: dict[int, HoverMaps] = {}
+        self._error: Exception | None = None
+        self._done = Event()
+        self.began: float | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing that comes now is of use."""
+        return self._done.is_set()
+
+    @property
+    def filled(self) -> bool:
+        """Whether all maps are there."""
+        return self.settled and self._error is None
+
+    def put(self, item_id: int, maps: HoverMaps) -> None:
+        """The maps (P, P) of one patch."""
+        self._maps[item_id] = maps
+        if len(self._maps) == len(self.ids):
+            self._done.set()
+
+    def fail(self, error: Exception) -> None:
+        """There will be no maps; the first reason counts."""
+        if not self.settled:
+            self._error = error
+            self._done.set()
+
+    def wait(self) -> list[HoverMaps]:
+        """Maps of all patches, once they are there.
+
+        Raises:
+            Exception: the reason why there are none.
+        """
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return [self._maps[one] for one in self.ids]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's right to the device.
+
+    Attributes:
+        tenant: whom it is for.
+        work_class: interactive or bulk.
+        deadline: on the runner's clock; after it nobody wants the answer.
+        cancelled: nobody wants it now.
+        tray: what its thread waits for at the moment.
+        waited_s: seconds that its patches were queued in all.
+    """
+
+    tenant: str
+    work_class: WorkClass
+    deadline: float
+    cancelled: bool = False
+    tray: Tray | None = None
+    waited_s: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the device gave all the maps that were asked for lately."""
+        return self.tray is not None and self.tray.filled

@@ -1,0 +1,113 @@
+"""Work is admitted by what it costs, refused early and honestly, and every bit of it comes back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.nuclei.errors import DeadlineUnattainable, Overloaded, PayloadTooLarge, TenantQuota
+from app.serving.budget import Budget, Claim
+from app.serving.rules import Rules
+from app.serving.work import WorkClass
+
+INTERACTIVE, BULK = WorkClass
+
+
+@dataclass
+class Steady:
+    """A device that does 10 units of cost per second, at time 1000."""
+
+    cost_per_s: float = 10.0
+
+    def clock(self) -> float:
+        return 1000.0
+
+
+def budget(most: float = 100.0, per_tenant: float = 60.0, jitter: float = 0.0) -> Budget:
+    return Budget(most, per_tenant, Steady(), Rules(), lambda: jitter)
+
+
+def claim(cost: float, tenant: str = "a", work_class: WorkClass = INTERACTIVE, deadline: float | None = None) -> Claim:
+    return Claim(tenant, work_class, cost, deadline)
+
+
+def test_bulk_finds_room_to_seventy_percent_and_a_person_behind_it():
+    full = budget()
+    with full.reserve(claim(50, "a", BULK)), full.reserve(claim(20, "b", BULK)):
+        with pytest.raises(Overloaded), full.reserve(claim(1, "c", BULK)):
+            pass
+        with full.reserve(claim(30, "c")), pytest.raises(Overloaded), full.reserve(claim(1, "d")):
+            pass
+    assert full.held == 0
+
+
+def test_a_tenant_over_its_quota_is_told_when_enough_of_its_work_is_done():
+    busy = budget()
+    with busy.reserve(claim(40)):
+        with pytest.raises(TenantQuota) as refusal, busy.reserve(claim(50)):
+            pass
+        assert refusal.value.retry_after_s == 3  # 30 too much, 10 a second
+        with busy.reserve(claim(50, "b")):
+            assert busy.held == 90
+
+
+@pytest.mark.parametrize(("cost", "work_class"), [(61, INTERACTIVE), (61, BULK)])
+def test_what_an_idle_replica_would_refuse_is_too_large(cost, work_class):
+    with pytest.raises(PayloadTooLarge), budget().reserve(claim(cost, work_class=work_class)):
+        pass
+    with pytest.raises(PayloadTooLarge), budget(per_tenant=1000).reserve(claim(71, work_class=BULK)):
+        pass
+
+
+def test_a_deadline_that_the_work_ahead_leaves_no_time_for_is_refused_only_if_the_caller_set_it():
+    busy = budget()
+    with busy.reserve(claim(40)):
+        with pytest.raises(DeadlineUnattainable) as refusal, busy.reserve(claim(20, "b", deadline=1005.9)):
+            pass
+        assert refusal.value.retry_after_s == 4
+        with busy.reserve(claim(20, "b", deadline=1006.1)) as held:
+            assert held.deadline == 1006.1
+
+
+def test_without_a_word_the_deadline_is_ten_seconds_or_three_times_the_estimate_and_half_an_hour_for_jobs():
+    roomy = budget(most=10_000, per_tenant=10_000)
+    deadlines = []
+    for one in (claim(1), claim(50), claim(1, work_class=BULK)):
+        with roomy.reserve(one) as held:
+            deadlines.append(held.deadline - 1000)
+    assert deadlines == [10, pytest.approx(15), 1800]
+
+
+@pytest.mark.parametrize(("work_class", "seconds"), [(INTERACTIVE, 4 + 0.5 + 0.1), (BULK, 4 + 4 + 0.1)])
+def test_the_other_class_is_served_by_its_weight_meanwhile(work_class, seconds):
+    both = budget(most=1000)
+    with both.reserve(claim(40, "a", work_class)), both.reserve(claim(40, "b", work_class.other)):
+        assert both.seconds(claim(0, "c", work_class)) == pytest.approx(seconds)
+
+
+def test_what_is_done_comes_back_before_the_rest():
+    part = budget()
+    with part.reserve(claim(40)) as held:
+        held.release(15)
+        assert part.held == 25
+        held.release(100)
+        assert part.held == 0
+    assert part.held == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(list(WorkClass)), st.floats(0.25, 80)), max_size=40))
+def test_limits_hold_and_everything_comes_back_whatever_is_asked(asked):
+    tight = budget()
+    with ExitStack() as held:
+        for tenant, work_class, cost in asked:
+            try:
+                held.enter_context(tight.reserve(claim(cost, tenant, work_class)))
+            except (Overloaded, TenantQuota, PayloadTooLarge):
+                continue
+            assert tight.held <= 100 * (1 if work_class is INTERACTIVE else 0.7) + 1e-6
+        assert all(cost <= 60 + 1e-6 for cost in tight._tenants.values())
+    assert (tight.held, tight._tenants) == (0, {})

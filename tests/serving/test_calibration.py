@@ -1,0 +1,90 @@
+"""Batch sizes are measured on the device, within a budget, and remembered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.serving.calibration import MOST, Measured, Shelf, measure
+from app.serving.enrolment import cost_model
+from app.serving.work import Bucket
+
+KEY = {"weights": "abc", "device": "cpu", "runtime": "r 1", "patch_size": 256}
+
+
+def test_a_device_that_gains_nothing_from_batches_gets_patches_one_by_one():
+    found = measure(lambda n: 0.1 * n, budget_s=10)
+    assert (found.most, found.a, found.b) == (1, pytest.approx(0.1), pytest.approx(0, abs=1e-9))
+
+
+def test_a_device_that_gains_much_gets_the_smallest_batch_that_is_nearly_as_fast():
+    found = measure(lambda n: 0.001 * n + 0.02, budget_s=100)
+    assert (found.most, found.a, found.b) == (MOST, pytest.approx(0.001), pytest.approx(0.02))
+    assert measure(lambda n: 0.02 * n + 0.001, budget_s=100).most == 1
+
+
+def test_memory_that_refuses_ends_the_search():
+    def run(count: int) -> float:
+        if count > 4:
+            raise RuntimeError("Failed to allocate memory")
+        return 0.001 * count + 0.05
+
+    assert measure(run, budget_s=100).most == 4
+
+
+def test_any_other_fault_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        measure(lambda n: n // 0, budget_s=1)
+
+
+@given(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 5))
+def test_the_budget_is_kept_by_all_runs_after_the_first(a, b, budget_s):
+    spent = []
+    measure(lambda n: spent.append(a * n + b) or spent[-1], budget_s)
+    assert sum(spent[1:]) <= budget_s + 1e-9
+
+
+def test_without_a_budget_one_patch_is_timed_once():
+    sizes = []
+    measure(lambda n: sizes.append(n) or 0.5, budget_s=0)
+    assert sizes == [1]
+
+
+def test_what_was_measured_is_found_again_under_the_same_key_alone(tmp_path):
+    shelf, found = Shelf(tmp_path / "new"), Measured(0.01, 0.002, 8)
+    shelf.put(KEY, found)
+    assert shelf.get(KEY) == found
+    assert [shelf.get(KEY | other) for other in ({"weights": "x"}, {"runtime": "r 2"}, {"device": "cuda"})] == [
+        None
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b"null", b'{"key": 1}', {"a": -1.0}, {"a": float("nan")}, {"most": 10**9}, {"b": None}],
+)
+def test_a_measurement_that_makes_no_sense_is_as_if_it_were_not_there(tmp_path, content):
+    shelf = Shelf(tmp_path)
+    shelf.put(KEY, Measured(0.01, 0.002, 8))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(
+        content if isinstance(content, bytes) else json.dumps(json.loads(path.read_text()) | content).encode()
+    )
+    assert shelf.get(KEY) is None
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path):
+    (tmp_path / "file").write_text("")
+    shelf = Shelf(tmp_path / "file" / "below")
+    shelf.put(KEY, Measured(0.01, 0.0, 1))
+    assert shelf.get(KEY) is None
+
+
+def test_views_and_members_multiply_what_was_measured():
+    bucket = Bucket("m@1/accurate", 3, 512)
+    model = cost_model(Measured(0.1, 0.02, 4), bucket, members=2)
+    assert model.estimate(5 * bucket.cost(2)) == pytest.approx(3 * (5 * 0.1 + 0.02))
+    assert model.max_batch_cost == 4 * bucket.cost(2)
