@@ -53,7 +53,7 @@ REDUCED_NOTE = "narrow networks, little training: the path, not the scores"
 def reduced(epochs: int = 2, crops: int = 64, images: int | None = 2) -> Scale:
     """Narrow networks, small crops, few of them."""
     falls = [round(epochs * share) for share in (0.6, 0.85)]
-    data = {"crop": 64, "crops_per_epoch": crops}
+    data = {"crop": 64, "crops_per_epoch": crops, "judged": 64}
     recipe = {"epochs": epochs, "batch": 8, "learning_rate": 1e-3, "milestones": falls}
     return Scale("-narrow", (("data", data), ("recipe", recipe)), images)
 

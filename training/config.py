@@ -24,6 +24,7 @@ class DataConfig(Section):
     split_seed: int = Field(39, description="39 gives each class about the same share on both sides of Lizard")
     crop: int = Field(256, ge=64, multiple_of=16, description="side in pixels")
     crops_per_epoch: int = Field(870, ge=1)
+    judged: int = Field(0, ge=0, description="most validation crops looked at per epoch, spread evenly; 0: all")
     rare_share: float = Field(0.0, ge=0, le=1, description="share of crops laid around a class drawn first")
 
 

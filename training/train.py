@@ -60,7 +60,7 @@ def train(
     prepare(config, folder, together)
     training, validation = split(config, data)
     crops = crops or random_crops(config, training)
-    judge = _loader(GridCrops(validation, config.data.crop), config.recipe.batch, config, workers=0)
+    judge = _loader(judged_crops(config, validation), config.recipe.batch, config, workers=0)
     state = start(config, together)
     if (folder / "checkpoint.pt").exists():
         state.load(folder / "checkpoint.pt")
@@ -118,6 +118,14 @@ def random_crops(config: RunConfig, samples: list[Sample]) -> RandomCrops:
     """The crops that a run learns from."""
     data, jitter = config.data, Jitter(**config.jitter.model_dump())
     return RandomCrops(samples, data.crop, data.crops_per_epoch, jitter, data.rare_share, config.seed)
+
+
+def judged_crops(config: RunConfig, samples: list[Sample]) -> Dataset[Example]:
+    """The crops that every epoch is validated on."""
+    grid, most = GridCrops(samples, config.data.crop), config.data.judged
+    if not most or most >= len(grid):
+        return grid
+    return Subset(grid, [i * len(grid) // most for i in range(most)])
 
 
 def train_epoch(
