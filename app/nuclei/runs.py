@@ -34,38 +34,44 @@ def find_runs(image: Array, first: Array, start: Array, stop: Array) -> int:
         How many runs there are.
     """
     height, width = image.shape
-    words = width // 8
-    count = 0
+    words = width // 64
+    turn = 0  # changes so far, on and off in turn
     for r in range(height):
-        first[r] = count
+        first[r] = turn >> 1
         row = image[r]
-        wide = row[: words * 8].view(np.uint64)
+        eights = row[: 64 * words].view(np.uint64)
         inside = np.uint64(0)
-        for k in range(words):
-            # Eight pixels at once: a byte is 1 where the pixel differs from the one on its left.
-            turns = wide[k] ^ (wide[k] << np.uint64(8) | inside)
-            inside = wide[k] >> np.uint64(56)
-            while turns:
-                c = 8 * k + (lowest_bit(turns) >> 3)
-                turns &= turns - np.uint64(1)
-                if row[c]:
-                    start[count] = c
+        for k in range(words + 1):
+            if k < words:
+                bits = pack(eights, 8 * k)
+            else:
+                bits = np.uint64(0)
+                for c in range(64 * words, width):
+                    bits |= np.uint64(row[c]) << np.uint64(c & 63)
+            changes = bits ^ (bits << np.uint64(1) | inside)
+            inside = bits >> np.uint64(63)
+            while changes:
+                c = 64 * k + lowest_bit(changes)
+                changes &= changes - np.uint64(1)
+                if turn & 1:
+                    stop[turn >> 1] = c
                 else:
-                    stop[count] = c
-                    count += 1
-        for c in range(8 * words, width):
-            if row[c] != inside:
-                inside = np.uint64(row[c])
-                if row[c]:
-                    start[count] = c
-                else:
-                    stop[count] = c
-                    count += 1
-        if inside:
-            stop[count] = width
-            count += 1
-    first[height] = count
-    return count
+                    start[turn >> 1] = c
+                turn += 1
+        if turn & 1:
+            stop[turn >> 1] = width
+            turn += 1
+    first[height] = turn >> 1
+    return turn >> 1
+
+
+@kernel
+def pack(eights: Array, at: int) -> np.uint64:
+    """64 pixels of 0 and 1, eight words of eight from `at` on, as bits; a product brings a word's to its top byte."""
+    bits = np.uint64(0)
+    for k in range(8):
+        bits |= ((eights[at + k] * np.uint64(0x0102040810204080)) >> np.uint64(56)) << np.uint64(8 * k)
+    return bits
 
 
 @kernel
@@ -142,22 +148,22 @@ def label_runs(labels: Int32) -> LabelRuns:
 @kernel
 def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, label: Array) -> int:
     height, width = labels.shape
-    words = width // 8 + 1
-    turns = np.zeros(8 * words, np.uint8)  # 1 where the label differs from the one on the left
-    eight = turns.view(np.uint64)
+    words = width // 64 + 1
+    differs = np.zeros(64 * words, np.uint8)  # 1 where the label is not that on the left
+    eights = differs.view(np.uint64)
     count = 0
     for r in range(height):
         first[r] = count
         row = labels[r]
-        turns[0] = row[0] != 0
+        differs[0] = row[0] != 0
         for c in range(1, width):
-            turns[c] = row[c] != row[c - 1]
+            differs[c] = row[c] != row[c - 1]
         inside = 0
         for k in range(words):
-            left = eight[k]
-            while left:
-                c = 8 * k + (lowest_bit(left) >> 3)
-                left &= left - np.uint64(1)
+            changes = pack(eights, 8 * k)
+            while changes:
+                c = 64 * k + lowest_bit(changes)
+                changes &= changes - np.uint64(1)
                 if inside:
                     stop[count] = c
                     count += 1
