@@ -57,7 +57,7 @@ def flood(
     out = np.zeros((-(-height // step), -(-width // step)), np.int32)
     runs = borrow("runs of mask and markers", (4, room_for_runs(height, width)), np.int32)
     cells = (height + 2) * (width + 2)
-    box = [borrow(f"box {n}", (cells,), t) for n, t in (("label", np.int32), ("level", np.uint16), ("link", np.uint32))]
+    box = [borrow(f"box {n}", (cells,), t) for n, t in (("label", np.int32), ("level", np.uint16), ("link", np.int32))]
     _flood(mask, markers, energy, step, smallest_marker, smallest_object, runs, *box, *queue.arrays, out)
     return out
 

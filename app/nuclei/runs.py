@@ -128,25 +128,26 @@ class LabelRuns(NamedTuple):
     label: Int32
 
 
-def label_runs(labels: Int32) -> LabelRuns:
-    """Runs of an (h, w) int32 map, C-contiguous.
+def label_runs(labels: Int32) -> tuple[LabelRuns, int]:
+    """Runs of an (h, w) int32 map, C-contiguous, and the largest label, 0 if there is none.
 
     Raises:
         ValueError: if a label is negative.
     """
     if not labels.size:
         none = np.zeros(0, np.int32)
-        return LabelRuns(np.zeros(len(labels) + 1, np.int32), none, none, none)
+        return LabelRuns(np.zeros(len(labels) + 1, np.int32), none, none, none), 0
     first = borrow("first run", (len(labels) + 1,), np.int32)
     room = borrow("runs of labels", (3, labels.size + 1), np.int32)
-    count = _find_label_runs(labels, first, *room)
-    if room[2, :count].min(initial=0) < 0:
+    count, lowest, highest = _find_label_runs(labels, first, *room)
+    if lowest < 0:
         raise ValueError("a label map has numbers from 0, got a negative one")
-    return LabelRuns(first, *room[:, :count])
+    return LabelRuns(first, *room[:, :count]), highest
 
 
 @kernel
-def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, label: Array) -> int:
+def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, label: Array) -> tuple[int, int, int]:
+    """Fill the columns of `LabelRuns`; how many runs there are, and the lowest and highest label, or 0."""
     height, width = labels.shape
     words = width // 64 + 1
     differs = np.zeros(64 * words, np.uint8)  # 1 where the label is not that on the left
@@ -173,4 +174,7 @@ def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, lab
             stop[count] = width
             count += 1
     first[height] = count
-    return count
+    lowest, highest = np.int32(0), np.int32(0)
+    for i in range(count):
+        lowest, highest = min(lowest, label[i]), max(highest, label[i])
+    return count, int(lowest), int(highest)

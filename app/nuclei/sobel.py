@@ -11,6 +11,8 @@ from app.nuclei.jit import Array, kernel
 from app.nuclei.taps import Taps
 from app.nuclei.types import Float32
 
+MARGIN = 40  # zeros around a line, as many as the longest filter has taps and more
+
 
 def sum_taps(values: Float32, taps: Taps) -> Float32:
     """A filter along the first axis; `values` reach 3 rows beyond the axis."""
@@ -31,16 +33,17 @@ def filter_rows(
         Smallest and largest value of either channel.
     """
     rows, cols = hv.shape[0], hv.shape[1]
-    line_a, line_d = np.zeros(cols + 4, np.float32), np.zeros(cols + 4, np.float32)
+    line_a, line_d = np.zeros(cols + 2 * MARGIN, np.float32), np.zeros(cols + 2 * MARGIN, np.float32)
+    inside_a, inside_d = line_a[MARGIN:], line_d[MARGIN:]
     low_a, high_a = np.full(cols, np.inf, np.float32), np.full(cols, -np.inf, np.float32)
     low_d, high_d = low_a.copy(), high_a.copy()
-    phase = np.empty((2, (last - first) // phases), np.float32)
+    phase = np.empty((2, across.shape[1] // phases), np.float32)
     across[rows:] = 0
     down[rows:] = 0
     for r in range(rows):
-        _part(hv, r, cols, line_a, line_d)
-        _widen(line_a, low_a, high_a)
-        _widen(line_d, low_d, high_d)
+        _part(hv, r, cols, inside_a, inside_d)
+        _widen(inside_a, low_a, high_a)
+        _widen(inside_d, low_d, high_d)
         _filter_row(line_a, start, across_weight, first, last, phases, phase, across, r)
         _filter_row(line_d, start, down_weight, first, last, phases, phase, down, r)
     return low_a.min(), high_a.max(), low_d.min(), high_d.max()
@@ -58,22 +61,23 @@ def _part(hv: Array, r: int, cols: int, line_a: Array, line_d: Array) -> None:
 def _filter_row(
     line: Array, start: Array, weight: Array, first: int, last: int, phases: int, phase: Array, out: Array, r: int
 ) -> None:
+    """One row: as if all of it were inner, in whole vectors, and then its ends."""
     target = out[r]
-    for j in range(first if last > first else len(target)):
-        target[j] = _one(line, start, weight, j)
     if last > first:
-        for j in range(last, len(target)):
-            target[j] = _one(line, start, weight, j)
-        inside = target[first:last]
+        begin = MARGIN - first // phases
         if phases == 1:
-            _slide(line, start, weight, first, inside)
+            _slide(line, begin + start[first], weight, first, target)
         else:
             even, odd = phase[0], phase[1]
-            _slide(line, start, weight, first, even)
-            _slide(line, start, weight, first + 1, odd)
+            _slide(line, begin + start[first], weight, first, even)
+            _slide(line, begin + start[first + 1], weight, first + 1, odd)
             for i in range(len(even)):
-                inside[2 * i] = even[i]
-                inside[2 * i + 1] = odd[i]
+                target[2 * i] = even[i]
+                target[2 * i + 1] = odd[i]
+    for j in range(first if last > first else len(target)):
+        target[j] = _one(line, start, weight, j)
+    for j in range(last if last > first else len(target), len(target)):
+        target[j] = _one(line, start, weight, j)
 
 
 @kernel
@@ -125,7 +129,7 @@ def filter_column(rows: Array, starts: Array, weights: Array, j: int, out: Array
 
 @kernel
 def _one(line: Array, start: Array, weight: Array, j: int) -> np.float32:
-    weights, x = weight[j], line[start[j] :]
+    weights, x = weight[j], line[MARGIN + start[j] :]
     total = weights[0] * x[0]
     for t in range(1, len(weights)):
         total += weights[t] * x[t]
@@ -133,22 +137,22 @@ def _one(line: Array, start: Array, weight: Array, j: int) -> np.float32:
 
 
 @kernel
-def _slide(line: Array, starts: Array, weights: Array, j: int, out: Array) -> None:
-    """Outputs j, j + phases and so on, 8 taps at a time, or 4."""
+def _slide(line: Array, start: int, weights: Array, j: int, out: Array) -> None:
+    """Windows of the line from `start` on, one by one, with the weights of output j; 8 taps at a time, or 4."""
     weight = weights[j]
     begin = 0
     if len(weight) >= 8:
         w0, w1, w2, w3, w4, w5, w6, w7 = (
             weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6], weight[7]
         )  # fmt: skip
-        x = line[starts[j] :]
+        x = line[start:]
         for i in range(len(out)):
             total = ((w0 * x[i] + w1 * x[i + 1]) + w2 * x[i + 2]) + w3 * x[i + 3]
             out[i] = (((total + w4 * x[i + 4]) + w5 * x[i + 5]) + w6 * x[i + 6]) + w7 * x[i + 7]
         begin = 8
     for t in range(begin, len(weight), 4):
         w0, w1, w2, w3 = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
-        x = line[starts[j] + t :]
+        x = line[start + t :]
         if t == 0:
             for i in range(len(out)):
                 out[i] = ((w0 * x[i] + w1 * x[i + 1]) + w2 * x[i + 2]) + w3 * x[i + 3]
