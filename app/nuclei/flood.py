@@ -106,13 +106,13 @@ def _flood(
     part_of_runs(seed_first, seed_start, seed_stop, marker)
     _drop_small(marker, seed_start, seed_stop, smallest_marker)
     _drop_small(blob, start, stop, smallest_object)
-    only = np.full(len(blob), NONE, np.int32)
-    _meet(first, start, stop, blob, seed_first, seed_start, seed_stop, marker, only)
+    only, near = np.full(len(blob), NONE, np.int32), np.empty(len(blob), np.int32)
+    _meet(first, start, stop, blob, seed_first, seed_start, seed_stop, marker, only, near)
 
     following, last = np.full(len(blob), -1, np.int32), np.empty(len(blob), np.int32)
     row = np.empty(len(blob), np.int32)
     left, right = np.empty(len(blob), np.int32), np.empty(len(blob), np.int32)
-    _paint_or_list(first, start, stop, blob, only, step, out, following, last, row, left, right)
+    _list_runs(first, start, stop, blob, only, following, last, row, left, right)
     for b in range(len(blob)):
         if blob[b] == b and only[b] == SEVERAL:
             wide = right[b] - left[b] + 2
@@ -120,12 +120,12 @@ def _flood(
             shift = wide * (1 - row[b]) + 1 - left[b]  # from row * wide + col to the place in the box
             box, heights = label[:cells], level[:cells]
             _fill_box(
-                b, following, row, start, stop, energy, seed_first, seed_start, seed_stop, marker,
+                b, following, row, start, stop, energy, near, seed_first, seed_start, seed_stop, marker,
                 wide, shift, box, heights,
             )  # fmt: skip
             flood_box(box, heights, wide, link[:cells], seeds, head, tail, bits, summary)
             _take_box(b, following, row, start, stop, wide, shift, box, step, out)
-    _renumber(out, first, start, stop, step, len(marker))
+    _number(first, start, stop, blob, only, step, len(marker), out)
 
 
 @kernel
@@ -142,39 +142,38 @@ def _drop_small(part: Array, start: Array, stop: Array, smallest: int) -> None:
 @kernel
 def _meet(
     first: Array, start: Array, stop: Array, blob: Array,
-    seed_first: Array, seed_start: Array, seed_stop: Array, marker: Array, only: Array,
+    seed_first: Array, seed_start: Array, seed_stop: Array, marker: Array, only: Array, near: Array,
 ) -> None:  # fmt: skip
-    """Find each blob's marker, NONE or SEVERAL; kept at the blob's first run."""
+    """Find each blob's marker, NONE or SEVERAL, kept at the blob's first run; and of each run the first marker near.
+
+    No run of markers before `near` reaches into the run, in its row.
+    """
     for r in range(len(first) - 1):
-        i, end = first[r], first[r + 1]
         k, seed_end = seed_first[r], seed_first[r + 1]
-        while i < end and k < seed_end:
-            if blob[i] >= 0 and marker[k] >= 0 and start[i] < seed_stop[k] and seed_start[k] < stop[i]:
-                if only[blob[i]] == NONE:
-                    only[blob[i]] = marker[k]
-                elif only[blob[i]] != marker[k]:
-                    only[blob[i]] = SEVERAL
-            if stop[i] < seed_stop[k]:
-                i += 1
-            else:
+        for i in range(first[r], first[r + 1]):
+            while k < seed_end and seed_stop[k] <= start[i]:
                 k += 1
+            near[i] = k
+            if blob[i] < 0:
+                continue
+            at = k
+            while at < seed_end and seed_start[at] < stop[i]:
+                if marker[at] >= 0 and only[blob[i]] != marker[at]:
+                    only[blob[i]] = marker[at] if only[blob[i]] == NONE else SEVERAL
+                at += 1
 
 
 @kernel
-def _paint_or_list(
-    first: Array, start: Array, stop: Array, blob: Array, only: Array, step: int, out: Array,
+def _list_runs(
+    first: Array, start: Array, stop: Array, blob: Array, only: Array,
     following: Array, last: Array, row: Array, left: Array, right: Array,
 ) -> None:  # fmt: skip
-    """Give blobs with one marker its label; of those with several, link the runs and find the box."""
+    """Link the runs of each blob with several markers and find its box."""
     for r in range(len(first) - 1):
         for i in range(first[r], first[r + 1]):
             b = blob[i]
             row[i] = r
-            if b < 0 or only[b] == NONE:
-                continue
-            if only[b] != SEVERAL:
-                if r % step == 0:
-                    out[r // step, (start[i] + step - 1) // step : (stop[i] + step - 1) // step] = only[b] + 1
+            if b < 0 or only[b] != SEVERAL:
                 continue
             if i == b:
                 left[b], right[b] = start[i], stop[i]
@@ -186,7 +185,7 @@ def _paint_or_list(
 
 @kernel
 def _fill_box(
-    i: int, following: Array, row: Array, start: Array, stop: Array, energy: Array,
+    i: int, following: Array, row: Array, start: Array, stop: Array, energy: Array, near: Array,
     seed_first: Array, seed_start: Array, seed_stop: Array, marker: Array,
     wide: int, shift: int, label: Array, level: Array,
 ) -> None:  # fmt: skip
@@ -198,9 +197,12 @@ def _fill_box(
         for c in range(start[i], stop[i]):
             label[at + c] = 0
             level[at + c] = energy[r, c]
-        for k in range(seed_first[r], seed_first[r + 1]):
-            if marker[k] >= 0 and seed_start[k] < stop[i] and start[i] < seed_stop[k]:
-                label[at + max(start[i], seed_start[k]) : at + min(stop[i], seed_stop[k])] = marker[k] + 1
+        k = near[i]
+        while k < seed_first[r + 1] and seed_start[k] < stop[i]:
+            if marker[k] >= 0:
+                for c in range(max(start[i], seed_start[k]), min(stop[i], seed_stop[k])):
+                    label[at + c] = marker[k] + 1
+            k += 1
         i = following[i]
 
 
@@ -221,16 +223,32 @@ def _take_box(
 
 
 @kernel
-def _renumber(labels: Array, first: Array, start: Array, stop: Array, step: int, most: int) -> None:
-    """Number labels up to `most` 1..N in reading order, in place; they lie in the runs of the mask alone."""
+def _number(
+    first: Array, start: Array, stop: Array, blob: Array, only: Array, step: int, most: int, out: Array
+) -> None:
+    """Paint the blobs with one marker, and number labels up to `most` 1..N in reading order of their first pixel."""
     number = np.zeros(most + 1, np.int32)
     count = 0
-    for r in range(labels.shape[0]):
-        line = labels[r]
+    for r in range(out.shape[0]):
         for i in range(first[r * step], first[r * step + 1]):
-            for c in range((start[i] + step - 1) // step, (stop[i] + step - 1) // step):
-                if line[c]:
-                    if not number[line[c]]:
+            begin, end = (start[i] + step - 1) // step, (stop[i] + step - 1) // step
+            if begin == end or blob[i] < 0 or only[blob[i]] == NONE:
+                continue
+            before, mine = 0, 0  # a label and its number, which the next pixel most likely has too
+            if only[blob[i]] != SEVERAL:
+                before = only[blob[i]] + 1
+                if not number[before]:
+                    count += 1
+                    number[before] = count
+                mine = number[before]
+                for c in range(begin, end):
+                    out[r, c] = mine
+                continue
+            for c in range(begin, end):
+                label = out[r, c]
+                if label != before:
+                    if label and not number[label]:
                         count += 1
-                        number[line[c]] = count
-                    line[c] = number[line[c]]
+                        number[label] = count
+                    before, mine = label, number[label]
+                out[r, c] = mine

@@ -72,8 +72,8 @@ def describe(
 
 
 def _columns_compiled(labels: Int32, type_prob: npt.NDArray[np.floating], scale: tuple[float, float]) -> Nuclei:
-    runs = label_runs(labels)
-    count, classes = int(runs.label.max(initial=0)), type_prob.shape[2]
+    runs, count = label_runs(labels)
+    classes = type_prob.shape[2]
     sums = _empty_sums(count, classes)
     tally(*runs, fit_for_kernel(type_prob, np.float32), *sums)
     kind, sure, each = (

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 try:
     import numba
+    from numba import types
+    from numba.extending import intrinsic
 
     HAVE_NUMBA = True
 except ImportError:
@@ -49,14 +51,16 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-@kernel
-def lowest_bit(word: np.uint64) -> int:
-    """Index of the lowest set bit of a word that has one, by a de Bruijn sequence."""
-    alone = word & (~word + np.uint64(1))
-    return _LOWEST_BIT[(alone * np.uint64(_DE_BRUIJN)) >> np.uint64(58)]  # type: ignore[no-any-return]
+def _count_zeros(_context: Any, _word: Any) -> Any:
+    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
+
+    return types.int64(types.uint64), build
 
 
-_DE_BRUIJN = 0x03F79D71B4CB0A89
-_LOWEST_BIT = np.zeros(64, np.int64)
-for _bit in range(64):
-    _LOWEST_BIT[((1 << _bit) * _DE_BRUIJN & (1 << 64) - 1) >> 58] = _bit
+def _lowest_bit(word: Any) -> int:
+    return (int(word) & -int(word)).bit_length() - 1
+
+
+lowest_bit: Any = intrinsic(_count_zeros) if HAVE_NUMBA else _lowest_bit
+"""Index, int64, of the lowest set bit of a uint64 that has one; in kernels one instruction of the machine."""

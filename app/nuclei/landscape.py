@@ -47,7 +47,7 @@ class Scaling(NamedTuple):
 
 
 Axes = list[tuple[Taps, Taps]]
-"""Of each channel the filters along x and y; both channels have the same `start` along y."""
+"""Of each channel the filters along x and y; along an axis both channels have the same `start` and `inner`."""
 
 Range = tuple[float, float]
 
@@ -118,15 +118,15 @@ def _survey_compiled(
         borrow("across rows", (len(hv) + 4, width), np.float32),
         borrow("down rows", (len(hv) + 4, width), np.float32),
     )
-    offset_a = filter_rows(hv, 0, x_across.start, x_across.weight, *x_across.inner, x_across.phases, rows[0])
-    offset_d = filter_rows(hv, 1, x_down.start, x_down.weight, *x_down.inner, x_down.phases, rows[1])
+    x = x_across.start, x_across.weight, x_down.weight, *x_across.inner, x_across.phases
+    offsets = filter_rows(hv, *x, *rows)
     across = down = np.empty((0, width), np.float32)
     range_a = range_d = (0.0, 0.0)
     if fixed is None:  # the scale is known only when every response is
         across, down = (borrow(name, (height, width), np.float32) for name in ("across", "down"))
         range_a = filter_columns(rows[0], y_across.start, y_across.weight, across)
         range_d = filter_columns(rows[1], y_down.start, y_down.weight, down)
-    scaling = Scaling(*_stretch(range_a, offset_a, fixed), *_stretch(range_d, offset_d, fixed))
+    scaling = Scaling(*_stretch(range_a, offsets[:2], fixed), *_stretch(range_d, offsets[2:], fixed))
     terrain = Landscape(
         borrow("mask", (height, width), np.uint8),
         borrow("inner", (height, width), np.uint8),
@@ -187,36 +187,36 @@ def _terrain(
 ) -> None:  # fmt: skip
     """Row by row, three rows of depth at hand; responses are filtered on the way unless `across`, `down` hold them."""
     height, width = mask.shape
-    depth = np.zeros((3, width + 2), np.float32)
+    depth, line = np.zeros((3, width), np.float32), np.empty(width + 2, np.float32)
     line_a, line_d = np.empty(width, np.float32), np.empty(width, np.float32)
     for j in range(height + 1):
         if j < height:
             if len(across):
                 line_a, line_d = across[j], down[j]
             else:
-                filter_column(across_rows, start[j], across_weight[j], line_a)
-                filter_column(down_rows, start[j], down_weight[j], line_d)
-            _mask_row(np_prob, j, height > np_prob.shape[0], nucleus, mask[j])
-            row = depth[j % 3, 1 : width + 1]
-            _depth_row(line_a, line_d, low_a, factor_a, low_d, factor_d, marker, mask[j], row, inner[j])
+                filter_column(across_rows, start, across_weight, j, line_a)
+                filter_column(down_rows, start, down_weight, j, line_d)
+            _mask_row(np_prob, j, height > np_prob.shape[0], nucleus, mask, line)
+            _depth_row(line_a, line_d, low_a, factor_a, low_d, factor_d, marker, j, mask, depth, inner)
         if j > 0:
             middle = j - 1
             above = abs(middle - 1) if height > 1 else 0
             below = j if j < height else max(height - 2, 0)
-            _energy_row(depth[above % 3], depth[middle % 3], depth[below % 3], levels, energy[middle])
+            _energy_row(depth, above % 3, middle % 3, below % 3, levels, line, energy, middle)
 
 
 @kernel
-def _mask_row(np_prob: Array, j: int, doubled: bool, nucleus: float, mask: Array) -> None:
+def _mask_row(np_prob: Array, j: int, doubled: bool, nucleus: float, masks: Array, line: Array) -> None:
     rows, cols = np_prob.shape
+    mask = masks[j]
     if not doubled:
+        here = np_prob[j]
         for c in range(cols):
-            mask[c] = np_prob[j, c] >= nucleus
+            mask[c] = here[c] >= nucleus
         return
     near, far = np.float32(0.75), np.float32(0.25)
     here = np_prob[j // 2]
     there = np_prob[min(max(j // 2 - 1 + 2 * (j % 2), 0), rows - 1)]
-    line = np.empty(cols + 2, np.float32)
     inside = line[1 : cols + 1]
     for c in range(cols):
         inside[c] = near * here[c] + far * there[c]
@@ -230,9 +230,10 @@ def _mask_row(np_prob: Array, j: int, doubled: bool, nucleus: float, mask: Array
 @kernel
 def _depth_row(
     across: Array, down: Array, low_a: float, factor_a: float, low_d: float, factor_d: float,
-    marker: float, mask: Array, depth: Array, inner: Array,
+    marker: float, j: int, masks: Array, depths: Array, inners: Array,
 ) -> None:  # fmt: skip
     zero, one = np.float32(0), np.float32(1)
+    mask, depth, inner = masks[j], depths[j % 3], inners[j]
     for i in range(len(depth)):
         d = min((across[i] - low_a) * factor_a, (down[i] - low_d) * factor_d)
         d = min(max(d, zero), one)
@@ -242,13 +243,15 @@ def _depth_row(
 
 
 @kernel
-def _energy_row(above: Array, middle: Array, below: Array, levels: float, energy: Array) -> None:
+def _energy_row(
+    depth: Array, up: int, here: int, down: int, levels: float, line: Array, energies: Array, j: int
+) -> None:
     outer, centre = np.float32(0.25), np.float32(0.5)
     one, half = np.float32(1), np.float32(0.5)
+    above, middle, below, energy = depth[up], depth[here], depth[down], energies[j]
     width = len(energy)
-    line = np.empty(width + 2, np.float32)
-    for i in range(1, width + 1):
-        line[i] = outer * (above[i] + below[i]) + centre * middle[i]
+    for i in range(width):
+        line[i + 1] = outer * (above[i] + below[i]) + centre * middle[i]
     line[0], line[width + 1] = (line[2], line[width - 1]) if width > 1 else (line[1], line[1])
     for i in range(width):
         smooth = outer * (line[i] + line[i + 2]) + centre * line[i + 1]

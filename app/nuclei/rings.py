@@ -32,7 +32,7 @@ def trace(
         N closed rings, in order.
     """
     if compiled:
-        return trace_runs(instance_map, label_runs(instance_map), count, (float(scale[0]), float(scale[1])))
+        return trace_runs(instance_map, label_runs(instance_map)[0], count, (float(scale[0]), float(scale[1])))
     return _trace_numpy(instance_map, count, scale)
 
 

@@ -34,38 +34,44 @@ def find_runs(image: Array, first: Array, start: Array, stop: Array) -> int:
         How many runs there are.
     """
     height, width = image.shape
-    words = width // 8
-    count = 0
+    words = width // 64
+    turn = 0  # changes so far, on and off in turn
     for r in range(height):
-        first[r] = count
+        first[r] = turn >> 1
         row = image[r]
-        wide = row[: words * 8].view(np.uint64)
+        eights = row[: 64 * words].view(np.uint64)
         inside = np.uint64(0)
-        for k in range(words):
-            # Eight pixels at once: a byte is 1 where the pixel differs from the one on its left.
-            turns = wide[k] ^ (wide[k] << np.uint64(8) | inside)
-            inside = wide[k] >> np.uint64(56)
-            while turns:
-                c = 8 * k + (lowest_bit(turns) >> 3)
-                turns &= turns - np.uint64(1)
-                if row[c]:
-                    start[count] = c
+        for k in range(words + 1):
+            if k < words:
+                bits = pack(eights, 8 * k)
+            else:
+                bits = np.uint64(0)
+                for c in range(64 * words, width):
+                    bits |= np.uint64(row[c]) << np.uint64(c & 63)
+            changes = bits ^ (bits << np.uint64(1) | inside)
+            inside = bits >> np.uint64(63)
+            while changes:
+                c = 64 * k + lowest_bit(changes)
+                changes &= changes - np.uint64(1)
+                if turn & 1:
+                    stop[turn >> 1] = c
                 else:
-                    stop[count] = c
-                    count += 1
-        for c in range(8 * words, width):
-            if row[c] != inside:
-                inside = np.uint64(row[c])
-                if row[c]:
-                    start[count] = c
-                else:
-                    stop[count] = c
-                    count += 1
-        if inside:
-            stop[count] = width
-            count += 1
-    first[height] = count
-    return count
+                    start[turn >> 1] = c
+                turn += 1
+        if turn & 1:
+            stop[turn >> 1] = width
+            turn += 1
+    first[height] = turn >> 1
+    return turn >> 1
+
+
+@kernel
+def pack(eights: Array, at: int) -> np.uint64:
+    """64 pixels of 0 and 1, eight words of eight from `at` on, as bits; a product brings a word's to its top byte."""
+    bits = np.uint64(0)
+    for k in range(8):
+        bits |= ((eights[at + k] * np.uint64(0x0102040810204080)) >> np.uint64(56)) << np.uint64(8 * k)
+    return bits
 
 
 @kernel
@@ -122,42 +128,43 @@ class LabelRuns(NamedTuple):
     label: Int32
 
 
-def label_runs(labels: Int32) -> LabelRuns:
-    """Runs of an (h, w) int32 map, C-contiguous.
+def label_runs(labels: Int32) -> tuple[LabelRuns, int]:
+    """Runs of an (h, w) int32 map, C-contiguous, and the largest label, 0 if there is none.
 
     Raises:
         ValueError: if a label is negative.
     """
     if not labels.size:
         none = np.zeros(0, np.int32)
-        return LabelRuns(np.zeros(len(labels) + 1, np.int32), none, none, none)
+        return LabelRuns(np.zeros(len(labels) + 1, np.int32), none, none, none), 0
     first = borrow("first run", (len(labels) + 1,), np.int32)
     room = borrow("runs of labels", (3, labels.size + 1), np.int32)
-    count = _find_label_runs(labels, first, *room)
-    if room[2, :count].min(initial=0) < 0:
+    count, lowest, highest = _find_label_runs(labels, first, *room)
+    if lowest < 0:
         raise ValueError("a label map has numbers from 0, got a negative one")
-    return LabelRuns(first, *room[:, :count])
+    return LabelRuns(first, *room[:, :count]), highest
 
 
 @kernel
-def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, label: Array) -> int:
+def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, label: Array) -> tuple[int, int, int]:
+    """Fill the columns of `LabelRuns`; how many runs there are, and the lowest and highest label, or 0."""
     height, width = labels.shape
-    words = width // 8 + 1
-    turns = np.zeros(8 * words, np.uint8)  # 1 where the label differs from the one on the left
-    eight = turns.view(np.uint64)
+    words = width // 64 + 1
+    differs = np.zeros(64 * words, np.uint8)  # 1 where the label is not that on the left
+    eights = differs.view(np.uint64)
     count = 0
     for r in range(height):
         first[r] = count
         row = labels[r]
-        turns[0] = row[0] != 0
+        differs[0] = row[0] != 0
         for c in range(1, width):
-            turns[c] = row[c] != row[c - 1]
+            differs[c] = row[c] != row[c - 1]
         inside = 0
         for k in range(words):
-            left = eight[k]
-            while left:
-                c = 8 * k + (lowest_bit(left) >> 3)
-                left &= left - np.uint64(1)
+            changes = pack(eights, 8 * k)
+            while changes:
+                c = 64 * k + lowest_bit(changes)
+                changes &= changes - np.uint64(1)
                 if inside:
                     stop[count] = c
                     count += 1
@@ -167,4 +174,7 @@ def _find_label_runs(labels: Array, first: Array, start: Array, stop: Array, lab
             stop[count] = width
             count += 1
     first[height] = count
-    return count
+    lowest, highest = np.int32(0), np.int32(0)
+    for i in range(count):
+        lowest, highest = min(lowest, label[i]), max(highest, label[i])
+    return count, int(lowest), int(highest)

@@ -11,6 +11,8 @@ from app.nuclei.jit import Array, kernel
 from app.nuclei.taps import Taps
 from app.nuclei.types import Float32
 
+MARGIN = 40  # zeros around a line, as many as the longest filter has taps and more
+
 
 def sum_taps(values: Float32, taps: Taps) -> Float32:
     """A filter along the first axis; `values` reach 3 rows beyond the axis."""
@@ -22,40 +24,60 @@ def sum_taps(values: Float32, taps: Taps) -> Float32:
 
 @kernel
 def filter_rows(
-    hv: Array, channel: int, start: Array, weight: Array, first: int, last: int, phases: int, out: Array
-) -> tuple[float, float]:
-    """One channel filtered along its rows, then 4 rows of zeros, which weights of 0 may meet.
+    hv: Array, start: Array, across_weight: Array, down_weight: Array, first: int, last: int, phases: int,
+    across: Array, down: Array,
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """Both channels filtered along their rows, then 4 rows of zeros, which weights of 0 may meet.
 
     Returns:
-        Smallest and largest value of the channel.
+        Smallest and largest value of either channel.
     """
     rows, cols = hv.shape[0], hv.shape[1]
-    width = out.shape[1]
-    count = (last - first) // phases
-    line = np.zeros(cols + 4, np.float32)
-    low, high = np.full(cols, np.inf, np.float32), np.full(cols, -np.inf, np.float32)
-    even, odd = np.empty(count, np.float32), np.empty(count, np.float32)
-    out[rows:] = 0
+    line_a, line_d = np.zeros(cols + 2 * MARGIN, np.float32), np.zeros(cols + 2 * MARGIN, np.float32)
+    inside_a, inside_d = line_a[MARGIN:], line_d[MARGIN:]
+    low_a, high_a = np.full(cols, np.inf, np.float32), np.full(cols, -np.inf, np.float32)
+    low_d, high_d = low_a.copy(), high_a.copy()
+    phase = np.empty((2, across.shape[1] // phases), np.float32)
+    across[rows:] = 0
+    down[rows:] = 0
     for r in range(rows):
-        for c in range(cols):
-            line[c] = hv[r, c, channel]
-        _widen(line[:cols], low, high)
-        target = out[r]
-        for j in range(first if last > first else width):
-            target[j] = _one(line, start[j], weight[j])
-        if last > first:
-            for j in range(last, width):
-                target[j] = _one(line, start[j], weight[j])
-            inside = target[first:last]
-            if phases == 1:
-                _slide(line, start[first], weight[first], inside)
-            else:
-                _slide(line, start[first], weight[first], even)
-                _slide(line, start[first + 1], weight[first + 1], odd)
-                for i in range(count):
-                    inside[2 * i] = even[i]
-                    inside[2 * i + 1] = odd[i]
-    return low.min(), high.max()
+        _part(hv, r, cols, inside_a, inside_d)
+        _widen(inside_a, low_a, high_a)
+        _widen(inside_d, low_d, high_d)
+        _filter_row(line_a, start, across_weight, first, last, phases, phase, across, r)
+        _filter_row(line_d, start, down_weight, first, last, phases, phase, down, r)
+    return low_a.min(), high_a.max(), low_d.min(), high_d.max()
+
+
+@kernel
+def _part(hv: Array, r: int, cols: int, line_a: Array, line_d: Array) -> None:
+    row = hv[r]
+    for c in range(cols):
+        line_a[c] = row[c, 0]
+        line_d[c] = row[c, 1]
+
+
+@kernel
+def _filter_row(
+    line: Array, start: Array, weight: Array, first: int, last: int, phases: int, phase: Array, out: Array, r: int
+) -> None:
+    """One row: as if all of it were inner, in whole vectors, and then its ends."""
+    target = out[r]
+    if last > first:
+        begin = MARGIN - first // phases
+        if phases == 1:
+            _slide(line, begin + start[first], weight, first, target)
+        else:
+            even, odd = phase[0], phase[1]
+            _slide(line, begin + start[first], weight, first, even)
+            _slide(line, begin + start[first + 1], weight, first + 1, odd)
+            for i in range(len(even)):
+                target[2 * i] = even[i]
+                target[2 * i + 1] = odd[i]
+    for j in range(first if last > first else len(target)):
+        target[j] = _one(line, start, weight, j)
+    for j in range(last if last > first else len(target), len(target)):
+        target[j] = _one(line, start, weight, j)
 
 
 @kernel
@@ -65,7 +87,7 @@ def filter_columns(rows: Array, start: Array, weight: Array, out: Array) -> tupl
     low, high = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
     for j in range(out.shape[0]):
         target = out[j]
-        filter_column(rows, start[j], weight[j], target)
+        filter_column(rows, start, weight, j, target)
         _widen(target, low, high)
     return low.min(), high.max()
 
@@ -73,16 +95,28 @@ def filter_columns(rows: Array, start: Array, weight: Array, out: Array) -> tupl
 @kernel
 def _widen(line: Array, low: Array, high: Array) -> None:
     """Smallest and largest value of each column so far; spelt so that it becomes vector instructions."""
-    for i in range(len(line)):
+    for i in range(len(low)):
         value = line[i]
         low[i] = value if value < low[i] else low[i]
         high[i] = value if value > high[i] else high[i]
 
 
 @kernel
-def filter_column(rows: Array, start: int, weight: Array, out: Array) -> None:
-    """One row of the output, 4 rows of the input at a time."""
-    for t in range(0, len(weight), 4):
+def filter_column(rows: Array, starts: Array, weights: Array, j: int, out: Array) -> None:
+    """Row j of the output, 8 rows of the input at a time, or 4."""
+    start, weight = starts[j], weights[j]
+    begin = 0
+    if len(weight) >= 8:
+        w0, w1, w2, w3, w4, w5, w6, w7 = (
+            weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6], weight[7]
+        )  # fmt: skip
+        a0, a1, a2, a3 = rows[start], rows[start + 1], rows[start + 2], rows[start + 3]
+        a4, a5, a6, a7 = rows[start + 4], rows[start + 5], rows[start + 6], rows[start + 7]
+        for i in range(len(out)):
+            total = ((w0 * a0[i] + w1 * a1[i]) + w2 * a2[i]) + w3 * a3[i]
+            out[i] = (((total + w4 * a4[i]) + w5 * a5[i]) + w6 * a6[i]) + w7 * a7[i]
+        begin = 8
+    for t in range(begin, len(weight), 4):
         w0, w1, w2, w3 = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
         r0, r1, r2, r3 = rows[start + t], rows[start + t + 1], rows[start + t + 2], rows[start + t + 3]
         if t == 0:
@@ -94,16 +128,29 @@ def filter_column(rows: Array, start: int, weight: Array, out: Array) -> None:
 
 
 @kernel
-def _one(line: Array, start: int, weight: Array) -> np.float32:
-    total = weight[0] * line[start]
-    for t in range(1, len(weight)):
-        total += weight[t] * line[start + t]
+def _one(line: Array, start: Array, weight: Array, j: int) -> np.float32:
+    weights, x = weight[j], line[MARGIN + start[j] :]
+    total = weights[0] * x[0]
+    for t in range(1, len(weights)):
+        total += weights[t] * x[t]
     return total  # type: ignore[no-any-return]
 
 
 @kernel
-def _slide(line: Array, start: int, weight: Array, out: Array) -> None:
-    for t in range(0, len(weight), 4):
+def _slide(line: Array, start: int, weights: Array, j: int, out: Array) -> None:
+    """Windows of the line from `start` on, one by one, with the weights of output j; 8 taps at a time, or 4."""
+    weight = weights[j]
+    begin = 0
+    if len(weight) >= 8:
+        w0, w1, w2, w3, w4, w5, w6, w7 = (
+            weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6], weight[7]
+        )  # fmt: skip
+        x = line[start:]
+        for i in range(len(out)):
+            total = ((w0 * x[i] + w1 * x[i + 1]) + w2 * x[i + 2]) + w3 * x[i + 3]
+            out[i] = (((total + w4 * x[i + 4]) + w5 * x[i + 5]) + w6 * x[i + 6]) + w7 * x[i + 7]
+        begin = 8
+    for t in range(begin, len(weight), 4):
         w0, w1, w2, w3 = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
         x = line[start + t :]
         if t == 0:

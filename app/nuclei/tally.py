@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.nuclei.jit import Array, kernel, lowest_bit
+from app.nuclei.jit import Array, kernel
 
-_1, _2, _3, _4, _5, _6 = (np.uint64(i) for i in range(1, 7))
+FIELD = 9  # bits of a counter, seven of which lie in one word
+_0, _1, _2, _3, _4, _5, _6 = (np.uint64(1 << FIELD * i) for i in range(7))
 
 
 @kernel
@@ -23,15 +24,16 @@ def tally(
     for r in range(len(first) - 1):
         for k in range(first[r], first[r + 1]):
             i = label[k] - 1
-            _add_run(r, start[k], stop[k], origin[i], box[i], moments[i])
+            _add_run(r, start[k], stop[k], i, origin, box, moments)
             if classes == 7:
-                _vote_seven(type_prob[r], start[k], stop[k], votes[i], probs[i])
+                _vote_seven(type_prob, r, start[k], stop[k], i, votes, probs)
             else:
-                _vote(type_prob[r], start[k], stop[k], votes[i], probs[i])
+                _vote(type_prob, r, start[k], stop[k], i, votes, probs)
 
 
 @kernel
-def _add_run(r: int, begin: int, end: int, origin: Array, box: Array, moments: Array) -> None:
+def _add_run(r: int, begin: int, end: int, i: int, origins: Array, boxes: Array, all_moments: Array) -> None:
+    origin, box, moments = origins[i], boxes[i], all_moments[i]
     if origin[0] < 0:
         origin[0], origin[1] = r, begin
         box[0], box[1], box[2] = begin, r, end
@@ -49,36 +51,42 @@ def _add_run(r: int, begin: int, end: int, origin: Array, box: Array, moments: A
 
 
 @kernel
-def _vote(type_prob: Array, begin: int, end: int, votes: Array, probs: Array) -> None:
+def _vote(type_prob: Array, r: int, begin: int, end: int, i: int, votes: Array, probs: Array) -> None:
     for c in range(begin, end):
-        best, highest = 0, type_prob[c, 0]
-        for k in range(len(probs)):
-            value = type_prob[c, k]
-            probs[k] += value
+        best, highest = 0, type_prob[r, c, 0]
+        for k in range(probs.shape[1]):
+            value = type_prob[r, c, k]
+            probs[i, k] += value
             if value > highest:
                 best, highest = k, value
-        votes[best] += 1
+        votes[i, best] += 1
 
 
 @kernel
-def _vote_seven(type_prob: Array, begin: int, end: int, votes: Array, probs: Array) -> None:
-    """As `_vote` for seven channels, with the sums of a run in registers."""
+def _vote_seven(maps: Array, r: int, begin: int, end: int, i: int, all_votes: Array, all_probs: Array) -> None:
+    """As `_vote` for seven channels, with the sums and votes of a run in registers."""
+    type_prob, votes, probs = maps[r], all_votes[i], all_probs[i]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = np.float32(0)
-    for c in range(begin, end):
-        p0, p1, p2, p3 = type_prob[c, 0], type_prob[c, 1], type_prob[c, 2], type_prob[c, 3]
-        p4, p5, p6 = type_prob[c, 4], type_prob[c, 5], type_prob[c, 6]
-        highest = p1 if p1 > p0 else p0
-        highest = p2 if p2 > highest else highest
-        highest = p3 if p3 > highest else highest
-        highest = p4 if p4 > highest else highest
-        highest = p5 if p5 > highest else highest
-        highest = p6 if p6 > highest else highest
-        # A bit per channel that is highest: no branch that depends on the pixel.
-        found = np.uint64(p0 == highest) | np.uint64(p1 == highest) << _1 | np.uint64(p2 == highest) << _2
-        found |= np.uint64(p3 == highest) << _3 | np.uint64(p4 == highest) << _4
-        found |= np.uint64(p5 == highest) << _5 | np.uint64(p6 == highest) << _6
-        votes[lowest_bit(found)] += 1
-        s0, s1, s2, s3, s4, s5, s6 = s0 + p0, s1 + p1, s2 + p2, s3 + p3, s4 + p4, s5 + p5, s6 + p6
+    for chunk in range(begin, end, 1 << FIELD - 1):  # no more than a counter can count
+        counters = np.uint64(0)
+        for c in range(chunk, min(end, chunk + (1 << FIELD - 1))):
+            p0, p1, p2, p3 = type_prob[c, 0], type_prob[c, 1], type_prob[c, 2], type_prob[c, 3]
+            p4, p5, p6 = type_prob[c, 4], type_prob[c, 5], type_prob[c, 6]
+            # What a pixel adds to the counters, chosen without a branch that depends on it.
+            vote = _1 if p1 > p0 else _0
+            highest = p1 if p1 > p0 else p0
+            vote = _2 if p2 > highest else vote
+            highest = p2 if p2 > highest else highest
+            vote = _3 if p3 > highest else vote
+            highest = p3 if p3 > highest else highest
+            vote = _4 if p4 > highest else vote
+            highest = p4 if p4 > highest else highest
+            vote = _5 if p5 > highest else vote
+            highest = p5 if p5 > highest else highest
+            counters += _6 if p6 > highest else vote
+            s0, s1, s2, s3, s4, s5, s6 = s0 + p0, s1 + p1, s2 + p2, s3 + p3, s4 + p4, s5 + p5, s6 + p6
+        for k in range(7):
+            votes[k] += np.int64(counters >> np.uint64(FIELD * k)) & (1 << FIELD) - 1
     probs[0], probs[1], probs[2], probs[3] = probs[0] + s0, probs[1] + s1, probs[2] + s2, probs[3] + s3
     probs[4], probs[5], probs[6] = probs[4] + s4, probs[5] + s5, probs[6] + s6
 

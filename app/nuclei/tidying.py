@@ -83,14 +83,14 @@ def _tidy_scipy(labels: Int32) -> tuple[Int32, int, int]:
 
 
 def _tidy_compiled(labels: Int32) -> tuple[Int32, int, int]:
-    runs = label_runs(labels)
-    if runs.label.max(initial=0) > labels.size:  # too large for a table by number
+    runs, most = label_runs(labels)
+    if most > labels.size:  # too large for a table by number
         labels = in_reading_order(labels)
-        runs = label_runs(labels)
+        runs, most = label_runs(labels)
     part = borrow("parts", runs.label.shape, np.int32)
-    state = np.zeros(int(runs.label.max(initial=0)) + 1, np.uint8)
-    in_order = _inspect(labels, *runs, part, state)
-    if in_order and not (state > PRESENT).any():
+    state = np.zeros(most + 1, np.uint8)
+    in_order, sound = _inspect(labels, *runs, part, state)
+    if in_order and sound:
         return labels, 0, 0
     out = labels.copy()
     repaired, survivors = _mend(out, *runs, part, state, in_order)
@@ -100,7 +100,7 @@ def _tidy_compiled(labels: Int32) -> tuple[Int32, int, int]:
 @kernel
 def _inspect(  # noqa: PLR0912 - one walk over the runs
     labels: Array, first: Array, start: Array, stop: Array, label: Array, part: Array, state: Array
-) -> bool:
+) -> tuple[bool, bool]:
     """Find parts, and what is wrong with each label.
 
     Args:
@@ -108,7 +108,7 @@ def _inspect(  # noqa: PLR0912 - one walk over the runs
         state: (most + 1,) of zeros, filled with bits by label.
 
     Returns:
-        Whether labels are 1..N in reading order.
+        Whether labels are 1..N in reading order, and whether nothing is wrong with any.
     """
     width, most = labels.shape[1], len(state) - 1
     for i in range(len(part)):
@@ -144,10 +144,12 @@ def _inspect(  # noqa: PLR0912 - one walk over the runs
                     i += 1
     for i in range(len(part)):
         part[i] = part[part[i]]
+    sound = True
     for number in range(1, most + 1):
         if parts[number] > 1:
             state[number] |= SCATTERED
-    return ordered and seen == most
+        sound &= state[number] <= PRESENT
+    return ordered and seen == most, sound
 
 
 @kernel
