@@ -24,7 +24,7 @@ from app.api.errors import problem_body
 from app.api.negotiation import choose
 from app.api.routes import DOCUMENTED, check_parameters, ready_tenant, services_of
 from app.api.services import Order, Prepared, Services
-from app.api.uploads import FIELD, FORM, Part, check_part, media_type, parse_form
+from app.api.uploads import FIELD, FORM, Part, check_part, media_type, parse_form, refuse_parameters
 from app.api.urgency import urgency
 from app.api.waiting import timed, while_connected
 from app.nuclei.errors import InvalidParameter, PayloadTooLarge, Refusal, UnsupportedMediaType
@@ -192,10 +192,12 @@ def images(body: bytes, content_type: str) -> list[Part]:
     """The images of a form, in their order.
 
     Raises:
-        InvalidParameter: if it has none.
+        InvalidParameter: if it has none, or a parameter as a field.
         InvalidImage: if the form is broken.
     """
-    found = [part for part in parse_form(body, content_type) if part.name == FIELD]
+    parts = parse_form(body, content_type)
+    refuse_parameters(parts)
+    found = [part for part in parts if part.name == FIELD]
     if not found:
         raise InvalidParameter(FIELD, "the form needs at least one field called image")
     return found

@@ -161,6 +161,7 @@ def _state(state: str) -> Response:
     return Response(orjson.dumps({"state": state}), headers={"Cache-Control": "no-store"}, media_type=JSON)
 
 
+@router.head("/healthz/startup", include_in_schema=False)
 @router.get(
     "/healthz/startup", summary="Is the start over?", responses=schemas.HEALTHY | NOT_READY, response_class=Response
 )
@@ -169,6 +170,7 @@ async def startup(request: Request) -> Response:
     return _state(health.startup(services_of(request)))
 
 
+@router.head("/healthz/ready", include_in_schema=False)
 @router.get(
     "/healthz/ready", summary="May requests be sent?", responses=schemas.HEALTHY | NOT_READY, response_class=Response
 )
@@ -177,6 +179,7 @@ async def ready(request: Request) -> Response:
     return _state(health.ready(services_of(request)))
 
 
+@router.head("/healthz/live", include_in_schema=False)
 @router.get(
     "/healthz/live",
     summary="Does the process get anywhere?",
@@ -188,6 +191,7 @@ async def live(request: Request) -> Response:
     return _state(health.live(services_of(request)))
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
@@ -196,6 +200,7 @@ async def metrics(request: Request) -> Response:
     return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+@router.head("/docs", include_in_schema=False)
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """The API on one page that asks nothing of any other server."""

@@ -47,17 +47,30 @@ def image_bytes(body: bytes, content_type: str | None) -> bytes:
     """The image in a body.
 
     Raises:
-        InvalidParameter: if a form has no field `image`, or several.
+        InvalidParameter: if a form has no field `image`, or several, or a parameter as a field.
         UnsupportedMediaType: if that field is declared as something else.
         InvalidImage: if the form is broken.
     """
     if media_type(content_type) != FORM:
         return body
-    found = [part for part in parse_form(body, content_type or "") if part.name == FIELD]
+    parts = parse_form(body, content_type or "")
+    refuse_parameters(parts)
+    found = [part for part in parts if part.name == FIELD]
     if len(found) != 1:
         raise InvalidParameter(FIELD, f"the form needs one field called image; it has {len(found) or 'none'}")
     check_part(found[0])
     return b"".join(found[0].chunks)
+
+
+def refuse_parameters(parts: list[Part]) -> None:
+    """Refuse parameters that are sent as fields: ignored, `mpp` there would mean another scale than the caller's.
+
+    Raises:
+        InvalidParameter: naming the first one.
+    """
+    for part in parts:
+        if part.name in ("mpp", "profile", "model"):
+            raise InvalidParameter(part.name, f"{part.name} is a parameter of the address (?{part.name}=), not a field")
 
 
 def check_part(part: Part) -> None:

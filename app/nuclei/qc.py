@@ -99,6 +99,9 @@ def assess(image: UInt8, nuclei_total: int, mpp: Mpp, thresholds: Mapping[str, f
         verdict = _judge(rule, measures, bounds)
         if verdict != "pass" and found.get(rule.code) != "fail":
             found[rule.code] = verdict
+    if nuclei_total and not measures["tissue_fraction"]:
+        found.pop("no_tissue", "warn")
+        found["stain_shift"] = "fail"  # nuclei, and no colour at all: whatever this is, it is not H&E
     found |= dict.fromkeys(_said_of_the_request(nuclei_total, mpp, "no_tissue" in found), "warn")
     return QualityReport(_worst(found), tuple(found), measures)
 

@@ -165,3 +165,10 @@ async def test_every_address_is_documented(service):
         "/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics",
     }  # fmt: skip
     assert all(f"<code>{path}</code>" in page for path in schema["paths"])
+
+
+@pytest.mark.parametrize("path", ["/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics", "/docs"])
+async def test_a_probe_may_ask_for_the_head_alone(serving, path):
+    async with serving() as service:
+        answer = await service.http.head(path)
+    assert answer.status_code == 200

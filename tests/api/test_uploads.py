@@ -50,3 +50,10 @@ def test_a_field_that_is_declared_as_text_is_refused():
 def test_a_broken_form_is_refused(body, kind):
     with pytest.raises(InvalidImage):
         image_bytes(body, kind)
+
+
+@pytest.mark.parametrize("name", ["mpp", "profile", "model"])
+def test_a_parameter_sent_as_a_field_is_refused_and_not_ignored(name):
+    with pytest.raises(InvalidParameter, match="parameter of the address") as refusal:
+        image_bytes(form(("image", "image/png", b"1"), (name, "text/plain", b"0.25")), FORM)
+    assert refusal.value.name == name

@@ -139,3 +139,9 @@ def test_of_real_tissue_few_images_carry_a_warning(data_root):
     images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
     warned = [path.stem for path, image in zip(paths, images, strict=True) if qc.assess(image, 9, HALF).codes]
     assert len(warned) <= 0.03 * len(paths), warned
+
+
+def test_nuclei_without_colour_are_no_empty_glass_but_another_stain(stained):
+    grey = np.repeat(stained.mean(-1, keepdims=True), 3, -1).astype(np.uint8)
+    report = qc.assess(grey, 73, HALF)
+    assert (report.verdict, "stain_shift" in report.codes, "no_tissue" in report.codes) == ("fail", True, False)
