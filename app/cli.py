@@ -1,4 +1,4 @@
-"""What can be done from a shell? The command `karyon`: serve, segment one image, look after models.
+"""What can be done from a shell? The command `karyon`: serve, segment one image, look after models, measure.
 
 Heavy parts are imported by the command that needs them, so that `karyon --help` answers at once.
 """
@@ -26,12 +26,14 @@ EXAMPLES = """examples:
   karyon segment tile.jpg --mpp 0.25 --profile accurate -o overlay.png
   karyon models list
   karyon models import ./my-model
+  karyon bench --tiles ./my-tiles --json bench.json
 
 exit status:
   0  done
   2  wrong usage, a file that cannot be opened, or a setting that does not exist
   3  the image was refused: not readable, too large, or a parameter out of range
   4  the model is unknown, damaged, or cannot run here
+  5  bench: some requests got neither an answer nor a refusal
 
 Settings are environment variables with the prefix KARYON_; the README lists them.
 Research use only. Not for diagnostic procedures."""
@@ -43,6 +45,13 @@ The ending of OUT decides what is written:
   .csv      a row of measurements per nucleus
   .json     hover_net's JSON
 Without -o, GeoJSON goes to standard output. Counts and warnings go to standard error."""
+BENCH = """Measure a service on this machine, with real tissue tiles over HTTP.
+
+Starts a service of its own on a free port with your settings, or takes one that runs (--url, loopback only). First one
+request a second; then so many callers at once as --callers says, which shows what it can do at most; then Poisson
+arrivals at 25, 50, 75 and 90 % of that, or at the rates that you give. Latency counts from the time at which a
+request was to be sent, so a slow service cannot hide behind a sender that waits for it. A phase counts from when
+three windows of 5 s in a row lie within 10 %."""
 Subparsers = Any  # argparse's own type is private
 
 
@@ -88,6 +97,10 @@ def parser() -> argparse.ArgumentParser:
     _add_segment_arguments(segment)
     models = commands.add_parser("models", help="list, verify and import models", description="Look after models.")
     _add_models_commands(models.add_subparsers(required=True, metavar="COMMAND"))
+    bench = commands.add_parser(
+        "bench", help="measure a service on this machine", description=BENCH, formatter_class=raw
+    )
+    _add_bench_arguments(bench)
     return top
 
 
@@ -112,6 +125,36 @@ def _add_models_commands(commands: Subparsers) -> None:
     bring.add_argument("folder", type=Path, metavar="FOLDER")
     bring.add_argument("--activate", action="store_true", help="serve this version when a request names none")
     bring.set_defaults(run=run_import)
+
+
+def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--url", help="a service that runs on this machine; default: one of its own")
+    bench.add_argument("--key-file", type=Path, metavar="FILE", help="file with an API key for it")
+    bench.add_argument("--tiles", type=Path, metavar="FOLDER", help="images to cut into tiles; default: shipped tissue")
+    bench.add_argument("--rate", type=positive, action="append", metavar="F", help="requests per second; repeatable")
+    bench.add_argument("--seconds", type=positive, default=20.0, metavar="F", help="of each phase (20)")
+    bench.add_argument("--requests", type=count, default=20_000, metavar="N", help="of each phase at most (20000)")
+    bench.add_argument("--callers", type=count, default=8, metavar="N", help="at once, to find the most (8)")
+    bench.add_argument("--objective-ms", type=positive, default=2000.0, metavar="F", help="a good answer's time (2000)")
+    bench.add_argument("--seed", type=int, default=0, metavar="N", help="of the times of arrival (0)")
+    bench.add_argument("--json", type=Path, metavar="OUT", help="write all figures there as well")
+    bench.set_defaults(run=run_bench)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return value
 
 
 def output(text: str) -> Path:
@@ -199,6 +242,20 @@ def run_import(arguments: argparse.Namespace) -> int:
         artifact = import_model(arguments.folder, store, _engine(settings), arguments.activate, bar.update)
     print(f"imported {artifact.name}@{artifact.version}  sha256:{artifact.sha256}  licence {artifact.manifest.licence}")
     return OK
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """`karyon bench`."""
+    from app.bench.command import run
+    from app.bench.server import BenchRefused
+
+    if arguments.url is None:
+        settings_with()  # a setting that does not exist is told here, not in the log of a service
+        _require_runtime()
+    try:
+        return run(arguments)
+    except BenchRefused as error:
+        return complain(error, USAGE)
 
 
 def settings_with(**given: Any) -> Settings:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 from skimage.data import immunohistochemistry
 
+from app.bench.processes import pss_bytes
 from app.client import Client
 from app.nuclei.taxonomy import CLASSES
 from app.nuclei.types import UInt8
@@ -138,26 +138,6 @@ def as_png(image: UInt8) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
     return file.getvalue()
-
-
-def pss_bytes(pid: int) -> int:
-    """Memory of a process and all its descendants; what several share is counted once. 0 where /proc is not there."""
-    total = sum(pss_bytes(child) for child in children(pid))
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return total
-    return total + sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of direct children, of any of its threads."""
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-        found = [Path(f"/proc/{pid}/task/{task}/children").read_text().split() for task in tasks]
-    except OSError:
-        return []
-    return [int(child) for listed in found for child in listed]
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ ROOMS: dict[str, frozenset[str]] = {  # room -> rooms of ours that it may import
     "app.serving": frozenset({"app.nuclei"}),
     "app.slides": frozenset({"app.nuclei", "app.formats", "app.serving"}),
     "app.api": frozenset({"app.nuclei", "app.formats", "app.serving", "app.slides", "app.settings", "app.telemetry"}),
+    "app.bench": frozenset({"app.bench", "app.nuclei", "app.settings"}),  # asks over HTTP, as any caller would
     "app.settings": frozenset(),
     "app.telemetry": frozenset(),
     "app.client": frozenset(),
     "app": frozenset({"app"}),
     "training": frozenset({"training", "app.nuclei"}),
 }
-WITHOUT_WEB = ("app.nuclei", "app.formats", "app.serving", "app.slides", "training")
+WITHOUT_WEB = ("app.nuclei", "app.formats", "app.serving", "app.slides", "app.bench", "training")
 
 
 def inside(module: str, room: str) -> bool:
