@@ -19,10 +19,11 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.admin import Admin
-from app.api import batch, errors, routes
-from app.api.middleware import Accounted, Answered, BodyLimited
+from app.api import batch, errors, routes, slides
+from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
 from app.api.services import Services
+from app.api.slideservices import SlideServices
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.engine import OnnxEngine, cpu_limit
 from app.nuclei.errors import Refusal
@@ -43,6 +44,7 @@ from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, log, log_as_json
 
 EXIT_NO_PROGRESS = 70
+ROUTERS = (routes.router, routes.v1, batch.router, slides.router)
 LAST_CALL_S = 3.0  # what waits for the device is refused so long before time is up, so that the answer gets out
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
@@ -69,12 +71,11 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener = Onn
         lifespan=partial(running, services=services),
     )
     app.state.services = services
-    app.include_router(routes.router)
-    app.include_router(routes.v1)
-    app.include_router(batch.router)
+    for router in ROUTERS:
+        app.include_router(router)
     for kind in (Refusal, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, errors.answer)
-    app.add_middleware(BodyLimited, max_bytes=settings.max_bytes)
+    app.add_middleware(BodyLimited, max_bytes=settings.max_bytes, elsewhere={UPLOADS: settings.slide_max_bytes})
     app.add_middleware(Answered)
     app.add_middleware(Accounted, metrics=services.metrics)  # added last, so it sees everything
     return app
@@ -107,6 +108,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
         },
         slots=Slots(threads),
         decoders=CapacityLimiter(threads),
+        slides=SlideServices(settings),
     )
 
 
@@ -114,6 +116,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """From start to stop: the model comes up in the background, running work ends before the threads do."""
     services.runner.start()
+    services.slides.start()
     services.lifecycle.start(partial(bring_up, services), partial(give_up, services), partial(announce, services))
     ticks = asyncio.create_task(ticking(services))
     try:
@@ -122,6 +125,7 @@ async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
         ticks.cancel()
         services.vitals.rest()
         services.lifecycle.drain()
+        await asyncio.to_thread(services.slides.close)
         services.close()
 
 

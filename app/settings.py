@@ -59,6 +59,28 @@ class Settings(BaseSettings):
     cache: Path | None = Field(
         None, description="folder that keeps measured batch sizes; unset: karyon in the user's cache folder"
     )
+    slide_folder: Path | None = Field(
+        None, description="folder of uploaded slides and of the store; unset: karyon in the user's data folder"
+    )
+    store_url: str | None = Field(
+        None,
+        repr=False,
+        pattern=r"^(sqlite:///|postgresql://).",
+        description="database of slides and results, sqlite:///FILE or postgresql://...; unset: a file in that folder",
+    )
+    slide_root: Path | None = Field(
+        None, description="folder of slides that callers may name by path, read only; unset: they may not"
+    )
+    slide_max_bytes: int = Field(16 * 2**30, ge=1, description="bytes an uploaded slide file may have")
+    store_quota: int | None = Field(
+        None, ge=1, description="bytes that uploads and results may take; unset: all but 256 MiB of the disk"
+    )
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="days after its last change that a slide is deleted with its results; unset: never",
+    )
     bulk_at_once: int = Field(32, ge=1, le=1024, description="images of bulk requests that are in work at once")
 
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")
@@ -126,6 +148,12 @@ def cache_folder(settings: Settings) -> Path:
     """Where measurements are kept between starts."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return (settings.cache or home / "karyon").expanduser()
+
+
+def slide_folder(settings: Settings) -> Path:
+    """Where uploaded slides are kept, and the store if no other database is named."""
+    home = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
+    return (settings.slide_folder or home / "karyon").expanduser()
 
 
 def is_loopback(host: str) -> bool:

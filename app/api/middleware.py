@@ -9,7 +9,8 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,7 @@ from app.telemetry import Metrics, Record, log, log_request
 NOTICE = "research-use-only"
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLASS_OF = {"/v1/segment": "interactive", "/v1/segment/batch": "bulk"}  # unless the caller lowered it
+UPLOADS = "/v1/slides"  # where slide files are sent, which are larger than any other body
 STATUS_OF_THE_GONE = 499  # never sent: nobody is there to read it
 
 
@@ -113,30 +115,39 @@ class Answered:
 
 @dataclass(frozen=True)
 class BodyLimited:
-    """Refuses a body above a number of bytes: by its announced length, and while it is being received."""
+    """Refuses a body above a number of bytes: by its announced length, and while it is being received.
+
+    Attributes:
+        app: what comes next.
+        max_bytes: of a body.
+        elsewhere: other limits, by path.
+    """
 
     app: ASGIApp
     max_bytes: int
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "")
-        too_long = announced.isdecimal() and int(announced[:19]) > self.max_bytes
+        most = self.elsewhere.get(scope["path"], self.max_bytes)
+        too_long = announced.isdecimal() and int(announced[:19]) > most
         received = 0
 
         async def counted() -> Message:
             nonlocal received
             if too_long:  # only now: who may not call, or calls too early, is told that first
-                raise self._too_large()
+                raise _too_large(most)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._too_large()
+            if received > most:
+                raise _too_large(most)
             return message
 
         await self.app(scope, counted, send)
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"the body has more than the {self.max_bytes} bytes that are accepted")
+
+def _too_large(most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has more than the {most} bytes that are accepted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
 import orjson
@@ -94,16 +94,16 @@ async def segment(
     return Response(written, headers=result_headers(result, record), media_type=media_type)
 
 
-def check_parameters(given: QueryParams) -> None:
+def check_parameters(given: QueryParams, known: Collection[str] = PARAMETERS) -> None:
     """Refuse query parameters that do not exist or come twice: a typing error must not pass for a default.
 
     Raises:
         InvalidParameter: naming the first one.
     """
     for name in given:
-        if name not in PARAMETERS:
+        if name not in known:
             shown = name if re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) else "?"
-            raise InvalidParameter(shown, f"there is no such parameter; there are {', '.join(sorted(PARAMETERS))}")
+            raise InvalidParameter(shown, f"there is no such parameter; there are {', '.join(sorted(known))}")
         if len(given.getlist(name)) > 1:
             raise InvalidParameter(name, f"{name} is given more than once")
 

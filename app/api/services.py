@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from app.api.analysis import WRITERS, Analysis, Limits, Result, check_grid, scale
 from app.api.decoding import DecodedImage, announced, decode
 from app.api.pricing import Price, price
+from app.api.slideservices import SlideServices
 from app.api.uploads import image_bytes
 from app.api.urgency import Urgency
 from app.api.waiting import timed
@@ -78,6 +79,7 @@ class Services:
     workers: Mapping[WorkClass, Workers]
     slots: Slots
     decoders: CapacityLimiter
+    slides: SlideServices
 
     @property
     def limits(self) -> Limits:

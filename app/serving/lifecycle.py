@@ -96,6 +96,15 @@ class Lifecycle:
         if self._state is not State.DRAINING or time.monotonic() >= self._open_until:
             self.require_ready()
 
+    def require_running(self) -> None:
+        """Refuse new work that needs no model only while stopping, and not at once.
+
+        Raises:
+            Draining: the process is stopping.
+        """
+        if self._state is State.DRAINING:
+            self.require_open()
+
     def require_ready(self) -> None:
         """Refuse unless ready.
 

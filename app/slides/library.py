@@ -40,7 +40,7 @@ class Library:
     files: Files
     root: Path | None = None
 
-    def add_blank(self, width: int, height: int, mpp: Mpp | None) -> Slide:
+    def add_blank(self, width: int, height: int, mpp: Mpp | None, owner: str = "") -> Slide:
         """A slide of which only tiles will come.
 
         Raises:
@@ -49,14 +49,15 @@ class Library:
         for name, side in (("width", width), ("height", height)):
             if not 1 <= side <= MAX_SIDE:
                 raise InvalidParameter(name, f"{name} is a whole number of pixels from 1 to {MAX_SIDE}")
-        return self.store.add_slide(NewSlide(width, height, mpp))
+        return self.store.add_slide(NewSlide(width, height, mpp, owner=owner))
 
-    def add_path(self, given: str, mpp: Mpp | None = None) -> Slide:
+    def add_path(self, given: str, mpp: Mpp | None = None, owner: str = "") -> Slide:
         """A slide below the slide root, which stays where it is.
 
         Args:
             given: relative path, as the caller wrote it.
             mpp: what the caller says of its scale.
+            owner: whose it is.
 
         Raises:
             NotFound: if callers may not name paths here, or there is nothing.
@@ -68,14 +69,15 @@ class Library:
         relative = path.relative_to(self.root.resolve()).as_posix()
         with open_source(path) as source:
             size, mtime = _stamp(path)
-            return self.store.add_slide(_new(source, mpp, "rooted", relative, size, mtime, None))
+            return self.store.add_slide(_new(source, mpp, "rooted", relative, size, mtime, None, owner))
 
-    def add_upload(self, upload: Upload, mpp: Mpp | None = None) -> Slide:
+    def add_upload(self, upload: Upload, mpp: Mpp | None = None, owner: str = "") -> Slide:
         """Finish an upload and keep it as a slide, if it is one.
 
         Args:
             upload: all of whose pieces were written.
             mpp: what the caller says of its scale.
+            owner: whose it is.
 
         Raises:
             Refusal: as `Upload.finish`, `opening.open_source` and `Store.add_slide`; nothing is kept then.
@@ -84,7 +86,7 @@ class Library:
         try:
             with open_source(path) as source:
                 size, mtime = _stamp(path)
-                new = _new(source, mpp, "upload", upload.name, size, mtime, upload.sha256)
+                new = _new(source, mpp, "upload", upload.name, size, mtime, upload.sha256, owner)
             return self.store.add_slide(new, upload.slide_id)
         except BaseException:
             self.files.remove(upload.slide_id)
@@ -106,6 +108,18 @@ class Library:
             source.close()
             raise Conflict("the slide's file has changed since it was registered; register it anew")
         return source
+
+    def set_mpp(self, slide: Slide, mpp: float) -> Slide:
+        """Take a caller's word for the scale of a slide that is here already.
+
+        Raises:
+            InvalidParameter: if it is not a finite number above 0.
+            Conflict: if there are results at another scale.
+        """
+        own = (slide.mpp.x, slide.mpp.y) if slide.mpp and slide.mpp.source == "file" else None
+        said = slide_mpp(mpp, own)
+        assert said is not None
+        return self.store.set_mpp(slide.id, said)
 
     def delete(self, slide_id: str) -> None:
         """Forget a slide: tiles, jobs and an uploaded file; a file below the slide root stays.
@@ -152,10 +166,10 @@ class Library:
 
 
 def _new(
-    source: Source, mpp: Mpp | None, origin: Origin, path: str, size: int, mtime: int, sha256: str | None
+    source: Source, mpp: Mpp | None, origin: Origin, path: str, size: int, mtime: int, sha256: str | None, owner: str
 ) -> NewSlide:
     level, scale = source.levels[0], slide_mpp(mpp, source.mpp)
-    return NewSlide(level.width, level.height, scale, origin, path, source.vendor, size, mtime, sha256)
+    return NewSlide(level.width, level.height, scale, origin, path, source.vendor, size, mtime, sha256, owner)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -56,6 +56,7 @@ class NewSlide:
         vendor: of the file's format; "dicom" is DICOM.
         file_bytes, file_mtime_ns: of the file as it was registered, to notice that it is another one.
         file_sha256: of an uploaded file.
+        owner: who may see it: `key:ID`, or empty for all who call without a key.
     """
 
     width: int
@@ -67,6 +68,7 @@ class NewSlide:
     file_bytes: int = 0
     file_mtime_ns: int | None = None
     file_sha256: str | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class NewTile:
         step: level-0 pixels per pixel of the model's grid, (x, y): makes the rings compact.
         qc: technical warnings.
         provenance: as written in answers.
+        by_job: it is a window of a job; else a caller sent it.
     """
 
     place: Place
@@ -108,6 +111,7 @@ class NewTile:
     step: tuple[float, float] = (1.0, 1.0)
     qc: QualityReport = field(default_factory=QualityReport)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    by_job: bool = False
 
 
 class Kept(NamedTuple):
@@ -184,7 +188,7 @@ def slide_of(row: Row[Any]) -> Slide:
     names = (row.model_name, row.model_version, row.model_sha256, row.config_sha256, row.profile)
     return Slide(
         *(row.width, row.height, mpp, row.origin, row.path, row.vendor, row.file_bytes),
-        *(row.file_mtime_ns, row.file_sha256),
+        *(row.file_mtime_ns, row.file_sha256, row.owner),
         *(row.id, None if row.model_sha256 is None else ModelKey(*names)),
         *(row.tile_bytes, row.created_ms, row.touched_ms),
     )

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 from app.nuclei.taxonomy import NAMES
@@ -49,6 +50,7 @@ slides = Table(
     "slides",
     metadata,
     Column("id", String(32), primary_key=True),
+    Column("owner", Text, nullable=False, server_default=""),  # who sees it; empty: all callers without a key
     Column("origin", String(8), nullable=False),  # tiles | rooted | upload
     Column("path", Text),  # below the slide root, or inside the slide's own folder
     Column("file_bytes", BigInteger, nullable=False),
@@ -71,6 +73,7 @@ slides = Table(
     Column("reach", Double, nullable=False),  # same of the boxes around a tile's nuclei: bounds that of a viewport
     Column("created_ms", BigInteger, nullable=False, index=True),
     Column("touched_ms", BigInteger, nullable=False, index=True),
+    Index("ix_slides_owner", "owner", "created_ms", "id"),
 )
 
 tiles = Table(
@@ -92,6 +95,7 @@ tiles = Table(
     Column("qc_verdict", String(4), nullable=False),
     Column("qc_codes", Text, nullable=False),  # joined by commas
     Column("bytes", BigInteger, nullable=False),
+    Column("by_job", Boolean, nullable=False, server_default=false()),  # a window of a job; else a caller sent it
     Column("created_ms", BigInteger, nullable=False),
     UniqueConstraint(
         "slide_id", "x", "y", "width", "height", "content_sha256", "model_sha256", "config_sha256", name="uq_tiles"

@@ -49,6 +49,7 @@ class Store:
         mpp, now = new.mpp, now_ms()
         row = {
             "id": slide_id or new_id(),
+            "owner": new.owner,
             "origin": new.origin,
             "path": new.path,
             "file_bytes": new.file_bytes,
@@ -68,28 +69,38 @@ class Store:
             self._check_quota(connection, new.file_bytes if new.origin == "upload" else 0)
             return slide_of(connection.execute(insert(slides).values(row).returning(*slides.c)).one())
 
-    def slide(self, slide_id: str) -> Slide:
+    def slide(self, slide_id: str, owner: str | None = None) -> Slide:
         """One slide.
 
+        Args:
+            slide_id: which one.
+            owner: whose it must be; anybody's if None.
+
         Raises:
-            NotFound: if there is none of this id.
+            NotFound: if there is none of this id, or it is somebody else's: the answer does not tell which.
         """
         with self.database.read() as connection:
-            return _found(connection.execute(select(slides).where(slides.c.id == slide_id)).one_or_none())
+            found = _found(connection.execute(select(slides).where(slides.c.id == slide_id)).one_or_none())
+        if owner not in (None, found.owner):
+            return _found(None)
+        return found
 
-    def list_slides(self, limit: int = 100, after: str | None = None) -> list[Slide]:
+    def list_slides(self, limit: int = 100, after: str | None = None, owner: str | None = None) -> list[Slide]:
         """Slides, newest first.
 
         Args:
             limit: how many at most.
             after: id of the last slide of the page before.
+            owner: whose; everybody's if None.
 
         Raises:
             NotFound: if there is no slide `after`.
         """
         query = select(slides).order_by(slides.c.created_ms.desc(), slides.c.id.desc()).limit(limit)
+        if owner is not None:
+            query = query.where(slides.c.owner == owner)
         if after is not None:
-            last = self.slide(after)
+            last = self.slide(after, owner)
             query = query.where(tuple_(slides.c.created_ms, slides.c.id) < tuple_(last.created_ms, last.id))
         with self.database.read() as connection:
             return [slide_of(row) for row in connection.execute(query)]
@@ -229,6 +240,7 @@ def _insert(
     )
     row |= _box_columns(nuclei) | counted(nuclei.type, flags) | {"found": len(nuclei), "bytes": size}
     row |= {"qc_verdict": tile.qc.verdict, "qc_codes": ",".join(tile.qc.codes), "created_ms": now_ms()}
+    row |= {"by_job": tile.by_job}
     tile_id = int(connection.execute(insert(tiles).values(row).returning(tiles.c.id)).scalar_one())
     qc = {"verdict": tile.qc.verdict, "codes": list(tile.qc.codes), "measures": dict(tile.qc.measures)}
     pieces = {"flags": flags.tobytes(), "nuclei": packed.table, "rings": packed.rings}

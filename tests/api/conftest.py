@@ -126,7 +126,13 @@ def write_dark_graph(path: Path) -> None:
 @pytest.fixture
 def settings(store: Path) -> Settings:
     return Settings(
-        model_store=store, model="ink", threads=1, device="cpu", calibration_s=0.0, cache=store.parent / "cache"
+        model_store=store,
+        model="ink",
+        threads=1,
+        device="cpu",
+        calibration_s=0.0,
+        cache=store.parent / "cache",
+        slide_folder=store.parent / "slides",
     )
 
 

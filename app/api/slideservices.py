@@ -1,0 +1,147 @@
+"""What do the slides' routes need, when is the store opened, and what is cleaned up meanwhile?
+
+The store is opened and migrated at the start if it is there already, else by the first slide: a service that only sees
+tiles writes nothing to the disk. If it cannot be opened, its routes answer 503 and the next request tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.nuclei.errors import Draining, NotReady, Refusal
+from app.settings import Settings, slide_folder
+from app.slides.database import Database
+from app.slides.jobbook import JobBook
+from app.slides.library import Library
+from app.slides.records import Slide, now_ms
+from app.slides.store import Store
+from app.slides.uploads import Files
+from app.telemetry import log
+
+CLEAN_EVERY_S = 3600.0
+DAY_MS = 24 * 3600 * 1000
+KEY = "key:"
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The store and all that works on it."""
+
+    library: Library
+    book: JobBook
+
+
+class SlideServices:
+    """Slides, their files, results and jobs; every method may be called from any thread, and blocks."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is opened or written yet."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._opened: Opened | None = None
+        self._keeper = threading.Thread(target=self._keep, name="karyon-slides", daemon=True)
+
+    @property
+    def library(self) -> Library:
+        """Slides and their files.
+
+        Raises:
+            NotReady, MissingExtra: if the store cannot be opened now.
+            Draining: if the service is stopping.
+        """
+        return self._open().library
+
+    @property
+    def book(self) -> JobBook:
+        """Jobs; raises as `library`."""
+        return self._open().book
+
+    def slide(self, slide_id: str, tenant: str) -> Slide:
+        """A slide of a caller.
+
+        Raises:
+            NotFound: if there is none of this id, or it is somebody else's.
+        """
+        return self.library.store.slide(slide_id, owner_of(tenant))
+
+    def start(self) -> None:
+        """Open what is there, in the background, and keep it clean."""
+        self._keeper.start()
+
+    def close(self) -> None:
+        """End what runs, and close the store."""
+        self._stop.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        with self._lock:
+            if self._opened is not None:
+                self._opened.library.store.database.close()
+                self._opened = None
+
+    def _open(self) -> Opened:
+        with self._lock:
+            if self._stop.is_set():
+                raise Draining("this service is stopping; another one may take the request")
+            if self._opened is None:
+                self._opened = open_store(self._settings)
+            return self._opened
+
+    def _keep(self) -> None:
+        while True:
+            try:
+                if self._opened is not None or is_there(self._settings):
+                    self._clean(self._open().library)
+            except Exception as error:  # whatever it is, it must not end the cleaning for good
+                log("the store was not cleaned up", logging.WARNING, reason=f"{type(error).__name__}: {error}")
+            if self._stop.wait(CLEAN_EVERY_S):
+                return
+
+    def _clean(self, library: Library) -> None:
+        gone = 0
+        if self._settings.retention_days is not None:
+            gone = len(library.expire(now_ms() - int(self._settings.retention_days * DAY_MS)))
+        leftovers = library.sweep()
+        if gone or leftovers:
+            log("the store was cleaned up", slides_expired=gone, leftovers_removed=leftovers)
+
+
+def owner_of(tenant: str) -> str:
+    """Whose slides a caller sees: those of its key; all who call without a key share theirs."""
+    return tenant if tenant.startswith(KEY) else ""
+
+
+def store_url(settings: Settings) -> str:
+    """Where the database is."""
+    return settings.store_url or f"{SQLITE}{slide_folder(settings) / 'store.sqlite'}"
+
+
+def is_there(settings: Settings) -> bool:
+    """Whether there is a store to open: a server's database, or a file."""
+    url = store_url(settings)
+    return not url.startswith(SQLITE) or Path(url.removeprefix(SQLITE)).exists()
+
+
+def open_store(settings: Settings) -> Opened:
+    """Open the store, made if it is not there.
+
+    Raises:
+        NotReady: if it cannot be opened; the log says why.
+        MissingExtra: if its driver is not installed.
+    """
+    folder = slide_folder(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = Database.open(store_url(settings))
+    except Refusal:
+        raise
+    except Exception as error:
+        log("the store cannot be opened", logging.ERROR, reason=f"{type(error).__name__}: {error}")
+        raise NotReady("the store cannot be opened; the log says why") from error
+    store = Store(database, settings.store_quota)
+    files = Files(folder, settings.slide_max_bytes, store.room_bytes)
+    return Opened(Library(store, files, settings.slide_root), JobBook(database))
