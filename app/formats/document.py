@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -203,9 +203,32 @@ def nucleus_ids(input_sha256: str, model_sha256: str, config_sha256: str, n: int
 
 def nucleus_id_text(input_sha256: str, model_sha256: str, config_sha256: str, n: int) -> UInt8:
     """The same identifiers as (n, 36) uint8, ASCII, written as RFC 9562 (version 5) lays them out."""
-    name = f"nucleus|{input_sha256}|{model_sha256}|{config_sha256}|"
+    return _id_text(f"nucleus|{input_sha256}|{model_sha256}|{config_sha256}|", range(1, n + 1))
+
+
+def slide_nucleus_id_text(
+    input_sha256: str, model_sha256: str, config_sha256: str, at: tuple[float, float], numbers: Sequence[int]
+) -> UInt8:
+    """Identifiers of nuclei of a tile that lies on a slide, where equal tiles may lie at several places.
+
+    Args:
+        input_sha256: of what was analysed, as the tile is kept.
+        model_sha256, config_sha256: of the slide's results.
+        at: the tile's corner, x and y in pixels of the slide.
+        numbers: of the nuclei inside their tile, counted from 1 in reading order.
+
+    Returns:
+        (N, 36) uint8, ASCII: `uuid.uuid5(KARYON_NAMESPACE, "nucleus|input|model|config|x,y|number")`, x and y with
+        three decimals.
+    """
+    place = f"{at[0]:.3f},{at[1]:.3f}"
+    return _id_text(f"nucleus|{input_sha256}|{model_sha256}|{config_sha256}|{place}|", numbers)
+
+
+def _id_text(name: str, numbers: Sequence[int]) -> UInt8:
+    n = len(numbers)
     begun = hashlib.sha1(KARYON_NAMESPACE.bytes + name.encode(), usedforsecurity=False)
-    digests = b"".join([_finished(begun.copy(), i) for i in range(1, n + 1)])
+    digests = b"".join([_finished(begun.copy(), i) for i in numbers])
     octets = np.frombuffer(digests, np.uint8).reshape(n, 20)[:, :16].copy()
     octets[:, 6] = octets[:, 6] & 0x0F | 0x50
     octets[:, 8] = octets[:, 8] & 0x3F | 0x80

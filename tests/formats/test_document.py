@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.formats import document
-from app.formats.document import KARYON_NAMESPACE, config_sha256, nucleus_ids, wilson
+from app.formats.document import KARYON_NAMESPACE, config_sha256, nucleus_ids, slide_nucleus_id_text, wilson
 from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import Mpp
 
@@ -138,3 +138,12 @@ def test_the_resize_factor_is_what_was_done_to_the_image(draw, context):
     labels[20:30, 20:30] = 1
     twice_as_fine = draw(labels, size=(120, 160), mpp=0.25)
     assert document.provenance(twice_as_fine, context)["resize_factor"] == 0.5
+
+
+def test_nuclei_of_equal_tiles_at_two_places_have_ids_of_their_own():
+    places, numbers = [(0.0, 0.0), (256.0, 0.0), (0.0, 256.0), (0.5, 0.0)], [1, 2, 5]
+    found = [slide_nucleus_id_text("a" * 64, "model", "config", at, numbers) for at in places]
+    ids = [row.tobytes().decode() for text in found for row in text]
+    assert len(set(ids)) == len(places) * len(numbers)
+    name = f"nucleus|{'a' * 64}|model|config|256.000,0.000|5"
+    assert ids[5] == str(uuid.uuid5(KARYON_NAMESPACE, name))

@@ -91,7 +91,7 @@ def test_measurements_are_named_and_ordered_the_same_in_every_feature(features):
 def test_measurements_are_the_columns_rounded(many, features):
     written = [list(feature["properties"]["measurements"].values()) for feature in features]
     places = list(geojson.MEASUREMENTS.values())
-    rounded = [np.round(column, k) for column, k in zip(geojson.measured(many).T, places, strict=True)]
+    rounded = [np.round(column, k) for column, k in zip(geojson.measured(many.nuclei, many.mpp).T, places, strict=True)]
     np.testing.assert_allclose(written, np.stack(rounded, axis=1), atol=1e-9)
 
 
@@ -229,3 +229,11 @@ def test_both_writers_give_the_same_bytes_and_lose_no_digit(values, places, poin
     assert written == featuretext.plainly(columns)
     read = [row[-4:] for row in json.loads(b"[" + written + b"]")]
     assert read == [[v / 10**k for v, k in zip(row, places.tolist(), strict=True)] for row in values.tolist()]
+
+
+def test_a_feature_of_a_slide_is_that_of_a_tile_and_says_whether_an_edge_cuts_it(many, context, features):
+    cut = np.arange(len(many.nuclei)) % 2 == 1
+    text = geojson.slide_features(many.nuclei, many.mpp, context.nucleus_ids(many), cut)
+    found = json.loads(b"[%b]" % text)
+    assert [feature["properties"]["measurements"].pop(geojson.CUT) for feature in found] == cut.tolist()
+    assert found == features
