@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from anyio import CapacityLimiter, to_thread
@@ -32,7 +32,7 @@ from app.serving.models import Models, Resident
 from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
 from app.serving.slots import Slots
-from app.serving.tray import Ticket
+from app.serving.tray import Ticket, next_request
 from app.serving.work import WorkClass
 from app.serving.workers import Workers
 from app.settings import Settings
@@ -43,7 +43,10 @@ LONG_S = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a caller wants of an image: its scale, the views, the model, the media type of the answer, how soon."""
+    """What a caller wants of an image: its scale, the views, the model, the media type of the answer, how soon.
+
+    `number` tells requests apart: those of one caller take turns.
+    """
 
     mpp: float | None
     profile: Profile | None
@@ -51,6 +54,7 @@ class Order:
     media_type: str
     tenant: str
     urgency: Urgency
+    number: int = field(default_factory=next_request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Services:
             Refusal: it cannot be decoded, or was not analysed in time or at all.
         """
         work_class = order.urgency.work_class
-        ticket = Ticket(order.tenant, work_class, deadline)
+        ticket = Ticket(order.tenant, work_class, deadline, order.number)
         analysis = self._analysis(prepared.resident, ticket, record)
         queued = time.perf_counter()
 
@@ -143,7 +147,7 @@ class Services:
                 return WRITERS[order.media_type](result), result
 
         try:
-            written, result = await self.workers[work_class].run(order.tenant, work)
+            written, result = await self.workers[work_class].run(order.tenant, work, order.number)
         except asyncio.CancelledError:
             self.runner.cancel(ticket)
             if ticket.answered:

@@ -135,10 +135,11 @@ class DeadlineUnattainable(Refusal):
     """The caller set a deadline that the work ahead leaves no time for.
 
     Attributes:
-        retry_after_s: seconds after which the work ahead is likely to be done.
+        retry_after_s: seconds after which the work ahead is likely to be done; None if waiting does not help, because
+            the deadline is shorter than the work itself.
     """
 
-    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+    def __init__(self, detail: str, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
 

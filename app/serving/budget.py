@@ -53,18 +53,21 @@ class Reservation:
     """Cost that a request holds.
 
     Attributes:
+        claim: what was asked for.
         deadline: on the device's clock; after it nobody wants the answer.
+        left: cost that is not done.
     """
 
-    def __init__(self, cost: float, deadline: float, give_back: Callable[[float], None]) -> None:
+    def __init__(self, claim: Claim, deadline: float, give_back: Callable[[float], None]) -> None:
+        self.claim = claim
         self.deadline = deadline
-        self._left = cost
+        self.left = claim.cost
         self._give_back = give_back
 
     def release(self, cost: float | None = None) -> None:
         """Give a part back that is done, or all that is left."""
-        cost = self._left if cost is None else min(cost, self._left)
-        self._left -= cost
+        cost = self.left if cost is None else min(cost, self.left)
+        self.left -= cost
         self._give_back(cost)
 
 
@@ -91,6 +94,7 @@ class Budget:
         self._jitter = jitter
         self._held: dict[WorkClass, float] = {}
         self._tenants: dict[str, float] = {}
+        self._reservations: set[Reservation] = set()
 
     @property
     def held(self) -> float:
@@ -108,23 +112,45 @@ class Budget:
             DeadlineUnattainable: it would not be done before the caller's deadline.
         """
         self._check(claim)
-        now, estimate = self._pace.clock(), self.seconds(claim)
-        if claim.deadline is not None and now + estimate > claim.deadline:
-            raise DeadlineUnattainable(
-                f"the answer would take about {estimate:.1f} s, which is past the deadline", self._wait(claim)
-            )
-        patience = max(PATIENCE_S[claim.work_class], TIMES_THE_ESTIMATE * estimate)
-        self._hold(claim, claim.cost)
+        now = self._pace.clock()
+        self._check_deadline(claim, now)
+        patience = max(PATIENCE_S[claim.work_class], TIMES_THE_ESTIMATE * self._ahead_s(claim.work_class, claim.cost))
         deadline = now + patience if claim.deadline is None else claim.deadline
-        reservation = Reservation(claim.cost, deadline, lambda cost: self._hold(claim, -cost))
+        reservation = Reservation(claim, deadline, lambda cost: self._hold(claim, -cost))
+        self._hold(claim, claim.cost)
+        self._reservations.add(reservation)
         try:
             yield reservation
         finally:
             reservation.release()
+            self._reservations.discard(reservation)
 
     def seconds(self, claim: Claim) -> float:
-        """Estimated seconds until a claim that comes now is done."""
-        return self._ahead_s(claim.work_class, claim.cost)
+        """Estimated seconds until a claim that comes now is done, if nothing comes after it.
+
+        Requests take turns, so until then another one gets no more than this one does, and another tenant no more
+        than this one's tenant.
+        """
+        held: dict[str, float] = {claim.tenant: claim.cost}
+        for one in self._reservations:
+            if one.claim.work_class is claim.work_class:
+                tenant = one.claim.tenant
+                cost = min(one.left, claim.cost) if tenant == claim.tenant else one.left
+                held[tenant] = held.get(tenant, 0.0) + cost
+        return self._served_s(claim.work_class, sum(min(cost, held[claim.tenant]) for cost in held.values()))
+
+    def _check_deadline(self, claim: Claim, now: float) -> None:
+        if claim.deadline is None or now + (estimate := self.seconds(claim)) <= claim.deadline:
+            return
+        alone = self._at_pace(claim.cost)
+        if now + alone <= claim.deadline:
+            raise DeadlineUnattainable(
+                f"the answer would take about {estimate:.1f} s, which is past the deadline", self._wait(claim)
+            )
+        raise DeadlineUnattainable(
+            f"even an idle service takes about {alone:.1f} s for this, which is past the deadline whenever it is sent; "
+            f"with {math.ceil(estimate * 1000)} ms it would be answered now"
+        )
 
     def _check(self, claim: Claim) -> None:
         room = self._most * SHARE[claim.work_class]
@@ -146,10 +172,14 @@ class Budget:
         return seconds_to_wait(self._ahead_s(claim.work_class, 0.0), self._jitter)
 
     def _ahead_s(self, work_class: WorkClass, cost: float) -> float:
-        """Seconds for what a class holds and `cost` more, while the other class is served by its weight."""
-        own, others = self._held.get(work_class, 0.0) + cost, self._held.get(work_class.other, 0.0)
-        served = min(others, own * self._weights[work_class.other] / self._weights[work_class])
-        return self._at_pace(own + served) + (self._slice_s if others else 0.0)
+        """Seconds for all that a class holds and `cost` more."""
+        return self._served_s(work_class, self._held.get(work_class, 0.0) + cost)
+
+    def _served_s(self, work_class: WorkClass, cost: float) -> float:
+        """Seconds until a class is served this cost, while the other class is served by its weight."""
+        others = self._held.get(work_class.other, 0.0)
+        meanwhile = min(others, cost * self._weights[work_class.other] / self._weights[work_class])
+        return self._at_pace(cost + meanwhile) + (self._slice_s if others else 0.0)
 
     def _at_pace(self, cost: float) -> float:
         return cost / self._pace.cost_per_s if self._pace.cost_per_s > 0 else 0.0

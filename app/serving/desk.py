@@ -65,9 +65,8 @@ class Desk:
         """Queue patches, all or none."""
         by_id = {next(self._ids): patch for patch in patches}
         ticket.tray = tray = Tray(by_id)
-        self.scheduler.submit(
-            Work(one, ticket.tenant, ticket.work_class, job.bucket, job.cost, ticket.deadline, now) for one in by_id
-        )
+        whose = (ticket.tenant, ticket.work_class, job.bucket, job.cost, ticket.deadline, now, ticket.request)
+        self.scheduler.submit(Work(one, *whose) for one in by_id)
         self._slips |= {one: Slip(tray, job, patch) for one, patch in by_id.items()}
         return tray
 

@@ -1,37 +1,26 @@
-"""In which order are the items of one class and bucket served, so that no tenant waits for another's backlog?"""
+"""In which order are the items of one class and bucket served, so that nobody waits for another's backlog?"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from operator import attrgetter
 
 from app.serving.deadlines import Deadlines
+from app.serving.ring import Ring, first
 from app.serving.work import Bucket, Work, WorkClass
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-Queue = OrderedDict[int, Work]
-"""Items by id in order of arrival: a deque out of whose middle an item can be taken at once."""
-
-
-@dataclass(slots=True)
-class Tenant:
-    """A tenant's items, and the cost that it may still spend in this round."""
-
-    deficit: float
-    queue: Queue = field(default_factory=OrderedDict)
 
 
 class Lane:
-    """Deficit round robin over the tenants of one class and bucket.
+    """The items of one class and bucket: tenants take turns, and within each tenant its requests do.
 
-    The tenant whose turn it is spends its deficit on its oldest items. When the next one costs more than is left, the
-    tenant gets a quantum for its next turn and goes to the back of the ring. So an item that costs more than the
-    quantum waits until its tenant has saved enough, and of two tenants that always have work none gets ahead by more
-    than a quantum and one item. A tenant without items leaves the ring, and its deficit is forgotten.
+    So a caller's small image does not wait for the large one that the same caller sent before it, and sending many
+    requests does not get a tenant more than its turn. See `Ring` for what the turns promise.
+
+    Attributes:
+        work_class, bucket: of all items.
+        cost: of all items.
     """
 
     def __init__(self, work_class: WorkClass, bucket: Bucket, quantum: float) -> None:
@@ -40,15 +29,14 @@ class Lane:
         Args:
             work_class: of all its items.
             bucket: of all its items.
-            quantum: cost that each tenant may spend per round, positive.
+            quantum: cost that each tenant, and each request of it, may spend per round, positive.
         """
         self.work_class = work_class
         self.bucket = bucket
         self.cost = 0.0
-        self._quantum = quantum
         self._items: dict[int, Work] = {}
-        self._returned: Queue = OrderedDict()  # had their turn and were sent back: first again, already paid for
-        self._ring: OrderedDict[str, Tenant] = OrderedDict()
+        self._returned: OrderedDict[int, Work] = OrderedDict()  # were sent back: first again, already paid for
+        self._ring = Ring(quantum, attrgetter("tenant"), partial(Ring, quantum, attrgetter("request")))
         self._deadlines = Deadlines(self._items)
 
     def __len__(self) -> int:
@@ -57,13 +45,17 @@ class Lane:
     @property
     def tenants(self) -> set[str]:
         """Those who have items here."""
-        return set(self._ring) | {item.tenant for item in self._returned.values()}
+        return {str(one) for one in self._ring.members} | {item.tenant for item in self._returned.values()}
+
+    @property
+    def sharing(self) -> int:
+        """Tenants that share what is served here, at least 1."""
+        return max(1, len(self._ring))
 
     @property
     def oldest(self) -> float:
         """When the oldest item was enqueued; there must be one."""
-        heads = [_first(tenant.queue) for tenant in self._ring.values()]
-        return min(item.enqueued for item in (*heads, *self._returned.values()))
+        return min(item.enqueued for item in (*self._ring.oldest(), *self._returned.values()))
 
     @property
     def earliest(self) -> tuple[float, float]:
@@ -71,10 +63,8 @@ class Lane:
         return self._deadlines.earliest()
 
     def add(self, item: Work) -> None:
-        """Queue an item behind those of its tenant; a new tenant goes to the back of the ring."""
-        if item.tenant not in self._ring:
-            self._ring[item.tenant] = Tenant(self._quantum)
-        self._ring[item.tenant].queue[item.id] = item
+        """Queue an item behind those of its request; a new request, or tenant, goes to the back of its ring."""
+        self._ring.add(item)
         self._enter(item)
 
     def give_back(self, items: Sequence[Work]) -> None:
@@ -89,22 +79,11 @@ class Lane:
         del self._items[item.id]
         self.cost -= item.cost
         if self._returned.pop(item.id, None) is None:
-            queue = self._ring[item.tenant].queue
-            del queue[item.id]
-            if not queue:
-                del self._ring[item.tenant]
+            self._ring.remove(item)
 
     def head(self) -> Work:
         """The item whose turn it is; there must be one. It stays queued."""
-        if self._returned:
-            return _first(self._returned)
-        while True:
-            tenant = _first(self._ring)
-            item = _first(tenant.queue)
-            if item.cost <= tenant.deficit:
-                return item
-            tenant.deficit += self._quantum
-            self._ring.move_to_end(item.tenant)
+        return first(self._returned) if self._returned else self._ring.head()
 
     def take(self, room: float, slots: int) -> list[Work]:
         """The next items in turn that fit.
@@ -117,7 +96,7 @@ class Lane:
         while self._items and len(taken) < slots and (item := self.head()).cost <= room:
             room -= item.cost
             if item.id not in self._returned:
-                self._ring[item.tenant].deficit -= item.cost
+                self._ring.pay(item)
             self.remove(item)
             taken.append(item)
         return taken
@@ -133,7 +112,3 @@ class Lane:
         self._items[item.id] = item
         self.cost += item.cost
         self._deadlines.add(item)
-
-
-def _first(ordered: OrderedDict[K, V]) -> V:
-    return next(iter(ordered.values()))

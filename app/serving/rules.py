@@ -15,7 +15,7 @@ class Rules:
     Attributes:
         interactive_weight: share of a busy device, relative to `bulk_weight`.
         bulk_weight: see `interactive_weight`.
-        quantum: cost that a tenant may spend per round.
+        quantum: cost that a tenant, and each request of it, may spend per round.
         bulk_slice_s: estimated seconds that a batch of bulk work may take (at least one item goes).
         bulk_fill_s: estimated seconds by which bulk work may lengthen an interactive batch that has room for it. Full
             batches are several slices long, so without a limit whoever waits at a screen would pay for the filling.

@@ -1,11 +1,12 @@
 """Which patches does the device see next?
 
-class -> bucket -> tenant -> queue. `pick` goes down that tree:
+class -> bucket -> tenant -> request -> queue. `pick` goes down that tree:
 
 1. Items that can no longer be answered in time leave the queue                   (app.serving.deadlines).
 2. The class that has had less of the device for its weight goes next             (app.serving.turns).
-3. Of its buckets, the one that holds the earliest deadline                       (app.serving.deadlines).
-4. Tenants take turns there, paying with cost, until the batch is full            (app.serving.lane);
+3. Of its buckets, the one that was served less for those who wait in it          (app.serving.turns).
+4. Tenants take turns there, and the requests of each, paying with cost,
+   until the batch is full                                                        (app.serving.ring);
    room that interactive work leaves goes to bulk work of the same bucket.
 5. Bulk never holds the device for longer than a slice                            (app.serving.costs).
 6. While the device is busy the queue makes the batches; an idle one waits a moment for company, bulk only.
@@ -27,7 +28,7 @@ from app.serving.costs import CostModel
 from app.serving.inflight import InFlight
 from app.serving.lane import Lane
 from app.serving.rules import Rules
-from app.serving.turns import Turns
+from app.serving.turns import BucketTurns, Turns
 from app.serving.work import Batch, Bucket, Work, WorkClass
 
 INTERACTIVE, BULK = WorkClass.INTERACTIVE, WorkClass.BULK
@@ -79,6 +80,7 @@ class Scheduler:
         self._queued: dict[int, Work] = {}
         self._in_flight = InFlight()
         self._turns = Turns({INTERACTIVE: self.rules.interactive_weight, BULK: self.rules.bulk_weight})
+        self._bucket_turns = {one: BucketTurns() for one in WorkClass}
         self._serial = count()
 
     def calibrate(self, bucket: Bucket, model: CostModel) -> None:
@@ -179,7 +181,7 @@ class Scheduler:
         wanted = [item for item in batch.items if item not in unwanted]
         for one in WorkClass:
             if mine := [item for item in wanted if item.work_class is one]:
-                self._lane(mine[0]).give_back(mine)
+                self._bucket_turns[one].give_back(self._lane(mine[0]), mine)
         self._queued.update((item.id, item) for item in wanted)
         return unwanted
 
@@ -233,7 +235,8 @@ class Scheduler:
     def _next_lane(self) -> Lane:
         waiting = [one for one, lanes in self._lanes.items() if lanes]
         work_class = self._turns.next(waiting, self._in_flight)
-        return min(self._lanes[work_class].values(), key=lambda lane: lane.earliest)
+        lanes = self._lanes[work_class]
+        return lanes[self._bucket_turns[work_class].next(lanes)]
 
     def _wait_until(self, lane: Lane, free_slots: int) -> float:
         """When a batch of this lane should start; the past if there is no reason to wait."""
@@ -248,11 +251,12 @@ class Scheduler:
 
     def _send(self, lane: Lane, free_slots: int) -> Batch:
         model = self._models[lane.bucket]
-        items = lane.take(max(self._room(lane), lane.head().cost), free_slots)
+        room = max(self._room(lane), lane.head().cost)
+        items = self._bucket_turns[lane.work_class].take(lane, room, free_slots)
         if lane.work_class is INTERACTIVE and (bulk := self._lanes[BULK].get(lane.bucket)):
             cost = sum(item.cost for item in items)
             room = min(model.max_batch_cost - cost, self.rules.bulk_fill_s / model.a)
-            items += bulk.take(room, free_slots - len(items))
+            items += self._bucket_turns[BULK].take(bulk, room, free_slots - len(items))
             self._close_if_empty(bulk)
         self._close_if_empty(lane)
         batch = Batch(next(self._serial), lane.bucket, tuple(items), model.estimate(sum(item.cost for item in items)))
@@ -271,6 +275,7 @@ class Scheduler:
     def _lane(self, item: Work) -> Lane:
         lanes = self._lanes[item.work_class]
         if item.bucket not in lanes:
+            self._bucket_turns[item.work_class].wake(item.bucket, lanes)
             lanes[item.bucket] = Lane(item.work_class, item.bucket, self.rules.quantum)
         return lanes[item.bucket]
 

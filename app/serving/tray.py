@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from threading import Event
 
 from app.nuclei.types import HoverMaps
 from app.serving.work import WorkClass
+
+_numbers = count(1)
+
+
+def next_request() -> int:
+    """A number that no other request of this process has."""
+    return next(_numbers)
 
 
 class Tray:
@@ -66,6 +74,7 @@ class Ticket:
         tenant: whom it is for.
         work_class: interactive or bulk.
         deadline: on the runner's clock; after it nobody wants the answer.
+        request: tells requests apart, which take turns within their tenant; the images of one request share it.
         cancelled: nobody wants it now.
         tray: what its thread waits for at the moment.
         waited_s: seconds that its patches were queued in all.
@@ -74,6 +83,7 @@ class Ticket:
     tenant: str
     work_class: WorkClass
     deadline: float
+    request: int = field(default_factory=next_request)
     cancelled: bool = False
     tray: Tray | None = None
     waited_s: float = 0.0

@@ -1,10 +1,12 @@
-"""Whose turn is it: that of those who wait at a screen, or that of the jobs?"""
+"""Whose turn is it: that of those who wait at a screen, or that of the jobs? And of which bucket among them?"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import count
 
-from app.serving.work import Batch, WorkClass
+from app.serving.lane import Lane
+from app.serving.work import Batch, Bucket, Work, WorkClass
 
 
 class Turns:
@@ -68,3 +70,50 @@ class Turns:
     def _advance(self, clock: dict[WorkClass, float], batch: Batch, seconds: float) -> None:
         for one, share in batch.shares.items():
             clock[one] += seconds * share / self._weights[one]
+
+
+class BucketTurns:
+    """Fair sharing of one class's turns between its buckets, by the tenants that wait in each.
+
+    Each bucket has a clock that runs by the cost served there per tenant; the bucket whose clock is behind goes next.
+    Deadlines play no part: unless a caller sets one they follow arrival, so that a large image would hold back all
+    that comes after it in other buckets, and one who sets short ones would go before all others.
+    """
+
+    def __init__(self) -> None:
+        """All level."""
+        self._clock: dict[Bucket, float] = {}
+        self._served: dict[Bucket, int] = {}
+        self._turns = count(1)
+
+    def wake(self, bucket: Bucket, waiting: Collection[Bucket]) -> None:
+        """A bucket that had nothing queued has work again: without credit for its sleep, but with its debts.
+
+        Args:
+            bucket: that wakes.
+            waiting: others with something queued.
+        """
+        clocks = [self._clock[one] for one in waiting]
+        level = min(clocks) if clocks else max(self._clock.values(), default=0.0)
+        self._clock[bucket] = max(level, self._clock.get(bucket, 0.0))
+
+    def next(self, waiting: Iterable[Bucket]) -> Bucket:
+        """The bucket to serve; a tie goes to the one whose last turn is longest ago.
+
+        Args:
+            waiting: buckets with something queued, at least one.
+        """
+        return min(waiting, key=lambda one: (self._clock[one], self._served.get(one, 0)))
+
+    def take(self, lane: Lane, room: float, slots: int) -> list[Work]:
+        """Serve a bucket: see `Lane.take`."""
+        sharing, items = lane.sharing, lane.take(room, slots)
+        if items:
+            self._clock[lane.bucket] += sum(item.cost for item in items) / sharing
+            self._served[lane.bucket] = next(self._turns)
+        return items
+
+    def give_back(self, lane: Lane, items: Sequence[Work]) -> None:
+        """It was not served after all: see `Lane.give_back`."""
+        lane.give_back(items)
+        self._clock[lane.bucket] -= sum(item.cost for item in items) / lane.sharing

@@ -57,9 +57,9 @@ class Work:
         work_class: interactive or bulk.
         bucket: what it may share a batch with.
         cost: see `Bucket.cost`; positive.
-        deadline: time on the clock of `enqueued` at which the answer is worthless. Finite: it is what brings every
-            bucket its turn.
+        deadline: time on the clock of `enqueued` at which the answer is worthless; finite.
         enqueued: when it arrived, in seconds.
+        request: which of its tenant's requests it belongs to; they share their tenant's turns equally.
     """
 
     id: int
@@ -69,6 +69,7 @@ class Work:
     cost: float
     deadline: float
     enqueued: float
+    request: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.cost < math.inf:

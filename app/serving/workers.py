@@ -9,11 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
+Turns = deque[asyncio.Future[None]]
 
 
 class Workers:
-    """Runs work in a fixed number of threads; tenants take turns, and work that nobody awaits any more never starts.
+    """Runs work in a fixed number of threads; tenants take turns, within each its requests do, and work that nobody
+    awaits any more never starts.
 
     All methods belong to the event loop; only the work itself runs elsewhere.
     """
@@ -28,9 +31,9 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="karyon")
         self._free = threads
         self._served = served
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[int, Turns]] = {}
 
-    async def run(self, tenant: str, work: Callable[[], T]) -> T:
+    async def run(self, tenant: str, work: Callable[[], T], request: int = 0) -> T:
         """Wait for a turn, run `work` in a thread, return its result or raise its error.
 
         Cancelling this while it waits takes it out of the queue. Once it runs, the thread is finished in peace and
@@ -39,8 +42,9 @@ class Workers:
         Args:
             tenant: who it is for; tenants with work waiting are served in turn.
             work: is called without arguments.
+            request: which of the tenant's requests it belongs to.
         """
-        await self._turn(tenant)
+        await self._turn(tenant, request)
         began = time.perf_counter()
         job = asyncio.get_running_loop().run_in_executor(self._pool, work)
         job.add_done_callback(lambda done: self._finish(done, began))
@@ -50,12 +54,12 @@ class Workers:
         """Wait for running work, and take no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _turn(self, tenant: str) -> None:
+    async def _turn(self, tenant: str, request: int) -> None:
         if self._free:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(turn)
+        self._waiting.setdefault(tenant, {}).setdefault(request, deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -70,12 +74,19 @@ class Workers:
 
     def _pass_on(self) -> None:
         while self._waiting:
-            tenant, turns = next(iter(self._waiting.items()))
-            del self._waiting[tenant]
+            tenant, requests = _pop_first(self._waiting)
+            request, turns = _pop_first(requests)
             turn = turns.popleft()
             if turns:
-                self._waiting[tenant] = turns  # to the back: the others come first
+                requests[request] = turns  # to the back: the others come first
+            if requests:
+                self._waiting[tenant] = requests
             if not turn.done():
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+def _pop_first(ordered: dict[K, T]) -> tuple[K, T]:
+    key = next(iter(ordered))
+    return key, ordered.pop(key)

@@ -7,7 +7,10 @@ import threading
 
 import pytest
 
+from app.serving.budget import Claim
 from app.serving.liveness import Vitals
+from app.serving.work import WorkClass
+from tests.drawn import draw_tissue
 
 pytestmark = pytest.mark.anyio
 
@@ -53,12 +56,36 @@ async def test_a_class_may_be_lowered_only(service, png):
     assert slug(await service.segment(png, headers={"X-Request-Class": "urgent"})) == (422, "invalid-parameter")
 
 
-async def test_a_deadline_that_cannot_be_kept_is_refused_at_once_and_a_long_one_is_kept(service, png):
+async def test_a_deadline_that_the_work_ahead_leaves_no_time_for_is_refused_at_once(service, png):
+    services = service.app.state.services
+    services.runner.cost_per_s = 1.0
+    with services.budget.reserve(Claim("other", WorkClass.INTERACTIVE, 40.0)):
+        answer = await service.segment(png, headers={"X-Request-Timeout-Ms": "6000"})
+    assert slug(answer) == (503, "deadline-unattainable")
+    assert 40 <= int(answer.headers["retry-after"]) == answer.json()["retry_after_seconds"] <= 50
+    assert (await service.segment(png, headers={"X-Request-Timeout-Ms": "600000"})).status_code == 200
+
+
+async def test_a_deadline_shorter_than_the_work_itself_is_told_so_and_no_time_to_come_back(service, png):
     service.app.state.services.runner.cost_per_s = 0.1
     answer = await service.segment(png, headers={"X-Request-Timeout-Ms": "5000"})
     assert slug(answer) == (503, "deadline-unattainable")
-    assert 1 <= int(answer.headers["retry-after"]) <= 120
-    assert (await service.segment(png, headers={"X-Request-Timeout-Ms": "600000"})).status_code == 200
+    assert "with 40000 ms" in answer.json()["detail"]
+    assert ("retry-after" in answer.headers, "retry_after_seconds" in answer.json()) == (False, False)
+
+
+async def test_a_small_tile_behind_a_large_upload_of_the_same_caller_does_not_wait_for_it(serving, ink, encoded):
+    gated = Gated(ink)
+    large, small = encoded(draw_tissue(1300, 1300)), encoded(draw_tissue(200, 200))
+    async with serving(engine=gated) as service:
+        tasks = [await closed(service, gated, large), asyncio.create_task(service.segment(small))]
+        while service.app.state.services.runner.ask(lambda s: s.queued(WorkClass.INTERACTIVE).count) < 16:
+            await asyncio.sleep(0.01)
+        before = len(ink.calls)
+        gated.open.set()
+        assert [(await task).status_code for task in tasks] == [200, 200]
+    sizes = [size for count, size, *_ in ink.calls[before:] for _ in range(count)]
+    assert (len(sizes), 256 in sizes[:4]) == (17, True)
 
 
 async def test_a_deadline_lost_in_the_queue_is_told(serving, ink, png):

@@ -22,9 +22,10 @@ def work(
     cost: float = 1.0,
     deadline: float = LONG_S,
     enqueued: float = 0.0,
+    request: int = 0,
 ) -> Work:
     """One item with an id of its own."""
-    return Work(next(_ids), tenant, work_class, bucket, cost, deadline, enqueued)
+    return Work(next(_ids), tenant, work_class, bucket, cost, deadline, enqueued, request)
 
 
 class Device:
@@ -73,6 +74,7 @@ class Device:
         """Seconds that the device worked for a class."""
         return sum((self.a * batch.cost + self.b) * batch.shares[work_class] for batch in self.ran)
 
-    def cost_of(self, tenant: str) -> float:
-        """Cost that was run for a tenant."""
-        return sum(item.cost for batch in self.ran for item in batch.items if item.tenant == tenant)
+    def cost_of(self, tenant: str, request: int | None = None) -> float:
+        """Cost that was run for a tenant, or for one of its requests."""
+        items = [item for batch in self.ran for item in batch.items if item.tenant == tenant]
+        return sum(item.cost for item in items if request in (None, item.request))

@@ -66,11 +66,25 @@ def test_what_an_idle_replica_would_refuse_is_too_large(cost, work_class):
 def test_a_deadline_that_the_work_ahead_leaves_no_time_for_is_refused_only_if_the_caller_set_it():
     busy = budget()
     with busy.reserve(claim(40)):
-        with pytest.raises(DeadlineUnattainable) as refusal, busy.reserve(claim(20, "b", deadline=1005.9)):
+        with pytest.raises(DeadlineUnattainable) as refusal, busy.reserve(claim(20, "b", deadline=1003.9)):
             pass
         assert refusal.value.retry_after_s == 4
-        with busy.reserve(claim(20, "b", deadline=1006.1)) as held:
-            assert held.deadline == 1006.1
+        with busy.reserve(claim(20, "b", deadline=1004.1)) as held:
+            assert held.deadline == 1004.1
+
+
+def test_a_deadline_shorter_than_the_work_itself_is_told_what_would_suffice_and_not_to_come_back():
+    told = pytest.raises(DeadlineUnattainable, match=r"about 2\.0 s .* with 2000 ms")
+    with told as refusal, budget().reserve(claim(20, deadline=1001.9)):
+        pass
+    assert refusal.value.retry_after_s is None
+
+
+def test_what_is_ahead_counts_as_far_as_it_gets_turns_before_this_is_done():
+    busy = budget(most=1000, per_tenant=500)
+    with busy.reserve(claim(400, "a")), busy.reserve(claim(1, "a")), busy.reserve(claim(400, "b")):
+        assert busy.seconds(claim(4, "a")) == pytest.approx((4 + 4 + 1 + 9) / 10)
+        assert busy.seconds(claim(4, "c")) == pytest.approx((4 + 4 + 4) / 10)
 
 
 def test_without_a_word_the_deadline_is_ten_seconds_or_three_times_the_estimate_and_half_an_hour_for_jobs():
@@ -85,8 +99,8 @@ def test_without_a_word_the_deadline_is_ten_seconds_or_three_times_the_estimate_
 @pytest.mark.parametrize(("work_class", "seconds"), [(INTERACTIVE, 4 + 0.5 + 0.1), (BULK, 4 + 4 + 0.1)])
 def test_the_other_class_is_served_by_its_weight_meanwhile(work_class, seconds):
     both = budget(most=1000)
-    with both.reserve(claim(40, "a", work_class)), both.reserve(claim(40, "b", work_class.other)):
-        assert both.seconds(claim(0, "c", work_class)) == pytest.approx(seconds)
+    with both.reserve(claim(20, "a", work_class)), both.reserve(claim(40, "b", work_class.other)):
+        assert both.seconds(claim(20, "c", work_class)) == pytest.approx(seconds)
 
 
 def test_what_is_done_comes_back_before_the_rest():
@@ -110,4 +124,4 @@ def test_limits_hold_and_everything_comes_back_whatever_is_asked(asked):
                 continue
             assert tight.held <= 100 * (1 if work_class is INTERACTIVE else 0.7) + 1e-6
         assert all(cost <= 60 + 1e-6 for cost in tight._tenants.values())
-    assert (tight.held, tight._tenants) == (0, {})
+    assert (tight.held, tight._tenants, tight._reservations) == (0, {}, set())

@@ -28,7 +28,12 @@ orders = st.tuples(
     st.sampled_from([SMALL, LARGE, OTHER]),
     st.sampled_from([0.25, 1.0, 1.0, 3.0, 6.0, 40.0]),
     st.sampled_from([0.0, 0.05, 0.5, 5.0, 600.0]),
+    st.integers(1, 3),
 )
+
+
+def flow(item: Work) -> tuple[object, ...]:
+    return item.work_class, item.bucket, item.tenant, item.request
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -46,7 +51,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(wanted=st.lists(orders, min_size=1, max_size=12))
     def submit(self, wanted):
-        items = [work(c, t, bucket, cost, self.now + patience, self.now) for c, t, bucket, cost, patience in wanted]
+        items = [work(*what, self.now + patience, self.now, number) for *what, patience, number in wanted]
         self.scheduler.submit(items)
         self.queued.update((item.id, item) for item in items)
         self.submitted.update(item.id for item in items)
@@ -153,14 +158,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert estimate(batch.cost) <= alone + RULES.bulk_fill_s + HAIR
 
     def _check_order(self, batch: Batch) -> None:
-        """The bucket is that of the earliest deadline; a tenant's items go in order of arrival."""
-        lead = [item for item in self.queued.values() if item.work_class is batch.items[0].work_class]
-        first = min(lead, key=lambda item: (item.deadline, item.enqueued))
-        urgent = [i.bucket for i in lead if (i.deadline, i.enqueued) == (first.deadline, first.enqueued)]
-        assert batch.bucket in urgent
-        for one in {(item.work_class, item.tenant) for item in batch.items}:
-            mine = [i for i in self.queued.values() if (i.work_class, i.tenant) == one and i.bucket == batch.bucket]
-            taken = [item for item in batch.items if (item.work_class, item.tenant) == one]
+        """The items of one request go in order of arrival."""
+        for one in {flow(item) for item in batch.items}:
+            mine = [item for item in self.queued.values() if flow(item) == one]
+            taken = [item for item in batch.items if flow(item) == one]
             assert taken == mine[: len(taken)]
 
     def _is_dead(self, item: Work) -> bool:

@@ -17,11 +17,11 @@ HAIR = 1e-9
 # Buckets, room and slices
 
 
-def test_within_a_class_the_bucket_of_the_earliest_deadline_goes_first():
-    device = Device()
-    buckets = {SMALL: 30.0, LARGE: 10.0, OTHER: 20.0}
-    device.submit(*(work(bucket=bucket, deadline=at) for bucket, at in buckets.items()))
-    assert [batch.bucket for batch in device.drain()] == [LARGE, OTHER, SMALL]
+def test_within_a_class_buckets_take_turns_whatever_their_deadlines():
+    device = Device(max_batch_cost=2)
+    device.submit(*(work(bucket=LARGE, deadline=10.0) for _ in range(4)), work(bucket=SMALL, deadline=30.0))
+    device.submit(*(work(bucket=OTHER, deadline=20.0) for _ in range(2)))
+    assert [batch.bucket for batch in device.drain()] == [LARGE, SMALL, OTHER, LARGE]
 
 
 @pytest.mark.parametrize(("fill_s", "filled"), [(1e9, 5), (0.03, 3), (0.0, 0)])

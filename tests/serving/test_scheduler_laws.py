@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.serving.deadlines import Deadlines
 from app.serving.rules import Rules
 from app.serving.work import Batch
-from tests.serving.simulated import BULK, INTERACTIVE, LARGE, SMALL, Device, work
+from tests.serving.simulated import BULK, INTERACTIVE, LARGE, OTHER, SMALL, Device, work
 
 HAIR = 1e-9
 slow_enough = settings(max_examples=25, deadline=None)
@@ -88,6 +88,107 @@ def test_an_item_that_is_larger_than_a_batch_runs_alone():
     device = Device(max_batch_cost=4)
     device.submit(work(cost=1), work(cost=9), work(cost=1))
     assert [batch.cost for batch in device.drain()] == [1, 9, 1]
+
+
+# Requests of one tenant
+
+
+def requests_of(batch: Batch) -> list[int]:
+    return [item.request for item in batch.items]
+
+
+def test_the_requests_of_a_tenant_take_turns():
+    device = Device(max_batch_cost=3)
+    device.submit(*(work(request=number) for number in (1, 1, 1, 2, 2, 3)))
+    assert [requests_of(batch) for batch in device.drain()] == [[1, 2, 3], [1, 2, 1]]
+
+
+def test_many_requests_get_a_tenant_no_more_than_its_turn():
+    device = Device(max_batch_cost=4)
+    device.submit(*(work(tenant="many", request=number) for number in range(40)))
+    device.submit(*(work(tenant="one") for _ in range(40)))
+    for _ in range(15):
+        assert sorted(tenants_of(device.step())) == ["many", "many", "one", "one"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.25, 1.0, 4.0, 24.0]), min_size=1, max_size=3), min_size=1, max_size=3),
+    st.sampled_from([0.5, 1.0, 3.0]),
+    st.sampled_from([1.0, 7.5, 30.0]),
+    st.lists(st.booleans(), min_size=20, max_size=20),
+)
+@slow_enough
+def test_no_backlogged_request_is_ahead_of_its_tenants_others_by_more_than_a_quantum_and_an_item(
+    tenants, quantum, limit, unstaged
+):
+    device = Device(max_batch_cost=limit, rules=Rules(quantum=quantum, bulk_slice_s=1e9))
+    most = max(cost for costs in tenants for cost in costs)
+    for tenant, costs in enumerate(tenants):
+        for number, cost in enumerate(costs):
+            count = int(25 * max(limit, most) / cost) + 2
+            device.submit(*(work(tenant=str(tenant), cost=cost, request=number) for _ in range(count)))
+    for put_back in unstaged:
+        batch = device.start()
+        if put_back:
+            device.scheduler.unstage(batch)
+            batch = device.start()
+        device.finish(batch)
+        for tenant, costs in enumerate(tenants):
+            served = [device.cost_of(str(tenant), number) for number in range(len(costs))]
+            assert max(served) - min(served) < quantum + most + HAIR
+
+
+@pytest.mark.parametrize("bucket", [SMALL, LARGE], ids=["same bucket", "other bucket"])
+@pytest.mark.parametrize("staging", [False, True])
+def test_a_small_tile_behind_a_large_upload_of_the_same_caller_is_in_the_next_batch_but_one(bucket, staging):
+    device = Device(a=0.05, max_batch_cost=8)
+    device.submit(*(work(INTERACTIVE, bucket=LARGE, cost=4, deadline=78, request=1) for _ in range(121)))
+    batches = [device.start(), *([device.start()] if staging else [])]
+    tile = work(INTERACTIVE, bucket=bucket, cost=4 if bucket is LARGE else 1, deadline=80, request=2)
+    device.submit(tile)
+    for batch in batches:
+        device.finish(batch)
+    assert tile in (*device.step().items, *device.step().items)
+
+
+@pytest.mark.parametrize("bucket", [SMALL, LARGE], ids=["other bucket", "same bucket"])
+def test_a_large_upload_keeps_its_turns_among_small_tiles_that_never_cease(bucket):
+    device = Device(max_batch_cost=8)
+    device.submit(*(work(INTERACTIVE, bucket=LARGE, cost=4, request=1) for _ in range(20)))
+    for number in range(45):
+        device.submit(work(INTERACTIVE, bucket=bucket, cost=4, request=number + 2))
+        device.step()
+    assert device.cost_of("t", 1) == 80
+
+
+# Buckets
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1.0, 4.0, 12.0]), st.sampled_from([4.0, 16.0]))
+@slow_enough
+def test_backlogged_buckets_share_the_device_by_the_tenants_in_them(few, many, large, limit):
+    device = Device(max_batch_cost=limit, rules=Rules(bulk_slice_s=1e9))
+    backlog(device, {f"small {i}": 1.0 for i in range(few)}, 40, max(limit, large))
+    for i in range(many):
+        count = int(40 * max(limit, large) / large) + 2
+        device.submit(*(work(tenant=f"large {i}", bucket=LARGE, cost=large) for _ in range(count)))
+    for _ in range(30):
+        device.step()
+        small = sum(device.cost_of(f"small {i}") for i in range(few)) / few
+        other = sum(device.cost_of(f"large {i}") for i in range(many)) / many
+        assert abs(small - other) <= max(limit, large) / min(few, many) + HAIR
+
+
+def test_a_bucket_that_waits_is_served_after_one_batch_of_each_other_however_much_comes_there():
+    device = Device(max_batch_cost=2)
+    device.submit(*(work(bucket=bucket) for bucket in (SMALL, OTHER) for _ in range(4)))
+    device.step()
+    waiting = work(bucket=LARGE)
+    device.submit(waiting)
+    for _ in range(3):
+        device.submit(*(work(bucket=bucket, request=len(device.ran)) for bucket in (SMALL, OTHER) for _ in range(3)))
+        device.step()
+    assert waiting in [item for batch in device.ran for item in batch.items]
 
 
 # Classes

@@ -33,12 +33,13 @@ class Stage:
         return "first"
 
     async def queue(self, *names: str) -> list[asyncio.Task[None]]:
-        """Occupy the thread, then queue work; a name's letter is its tenant."""
+        """Occupy the thread, then queue work; a name's letter is its tenant, a digit behind a dot its request."""
         self.busy = asyncio.create_task(self.workers.run("z", self.first))
         await asyncio.to_thread(self.begun.wait, 30)
         tasks = []
         for name in names:
-            tasks.append(asyncio.create_task(self.workers.run(name[0], partial(self.ran.append, name))))
+            number = int(name.partition(".")[2] or 0)
+            tasks.append(asyncio.create_task(self.workers.run(name[0], partial(self.ran.append, name), number)))
             await asyncio.sleep(0)
         return tasks
 
@@ -63,6 +64,13 @@ async def test_tenants_take_turns():
     tasks = await stage.queue("a1", "a2", "a3", "b1", "b2", "c1")
     await stage.finish(tasks)
     assert stage.ran == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+async def test_the_requests_of_a_tenant_take_turns():
+    stage = Stage()
+    tasks = await stage.queue("a1.1", "a2.1", "a3.1", "a4.2", "b1", "b2")
+    await stage.finish(tasks)
+    assert stage.ran == ["a1.1", "b1", "a4.2", "b2", "a2.1", "a3.1"]
 
 
 async def test_work_that_is_cancelled_while_it_waits_never_starts():
