@@ -25,12 +25,12 @@ from app.api.observing import Observer
 from app.api.services import Services
 from app.api.slideservices import SlideServices
 from app.nuclei.artifact import Artifact, load_artifact
-from app.nuclei.engine import OnnxEngine, cpu_limit
+from app.nuclei.engine import cpu_limit
 from app.nuclei.errors import Refusal
 from app.serving.admission import WaitingRoom
 from app.serving.budget import Budget
 from app.serving.calibration import Shelf
-from app.serving.device import DeviceEngine, EngineOpener, open_on
+from app.serving.device import DeviceEngine, EngineOpener, Opener, open_on
 from app.serving.enrolment import Enrolment
 from app.serving.lifecycle import Lifecycle, State
 from app.serving.liveness import HANG_S, TICK_S, Vitals, Watchdog
@@ -52,15 +52,15 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings | None = None, open_engine: EngineOpener = OnnxEngine.open) -> FastAPI:
+def create_app(settings: Settings | None = None, open_engine: EngineOpener | None = None) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         settings: read from the environment if None.
-        open_engine: makes an engine of an artifact.
+        open_engine: makes an engine of an artifact; ONNX Runtime as the settings say if None.
     """
     settings = settings or load_settings()
-    services = assemble(settings, open_engine)
+    services = assemble(settings, open_engine or Opener(settings.precision, settings.gpu_memory))
     app = FastAPI(
         title="Karyon",
         version=__version__,
@@ -162,6 +162,7 @@ def announce(services: Services) -> None:
         licence=artifact.manifest.licence,
         training_data=artifact.manifest.training_data,
         provider=provider,
+        precision=resident.engine.precision,
     )
 
 

@@ -51,6 +51,13 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; cuda refuses to serve without a GPU, auto takes one if there is one"
     )
+    precision: Literal["auto", "float32", "float16"] = Field(
+        "auto",
+        description="of networks on a GPU; auto: float16 where a model gives its golden maps in it, else float32",
+    )
+    gpu_memory: int | None = Field(
+        None, ge=2**28, description="bytes of the GPU that one model may take; unset: as much as there is"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; unset: as many as the cgroup allows")
     models_in_memory: int = Field(2, ge=1, le=64, description="models held at once; the least used one leaves first")
     calibration_s: float = Field(

@@ -85,8 +85,12 @@ class Metrics:
     def _gauge_process(self) -> None:
         self.loop_lag = self._histogram("event_loop_lag_seconds", "how late the event loop turns", LAG_SECONDS)
         self.device_healthy = self._gauge("device_healthy", "1 while the device works", "device")
-        self.memory_used = self._gauge("device_memory_used_bytes", "memory that this process holds", "device")
-        self.memory_limit = self._gauge("device_memory_limit_bytes", "memory that it may hold", "device")
+        self.memory_used = self._gauge(
+            "device_memory_used_bytes", "memory in use: by this process, or of the card", "device"
+        )
+        self.memory_limit = self._gauge(
+            "device_memory_limit_bytes", "memory that it may use, or that the card has", "device"
+        )
         self.cache_bytes = self._gauge("cache_bytes", "results kept in memory")
         self.model_info = self._gauge(
             "model_info", "1 for each model in memory or failed", "name", "version", "digest", "provider", "state"

@@ -26,7 +26,7 @@ class Observer(Watcher):
         metrics, bucket = self._metrics, ran.batch.bucket.label
         metrics.batch_tiles.labels(bucket).observe(len(ran.batch.items))
         metrics.batch_fill.labels(bucket).observe(min(1.0, ran.batch.cost / ran.limit))
-        metrics.batch_padding.labels(bucket).observe(0.0)  # batches run at the size that they have
+        metrics.batch_padding.labels(bucket).observe(ran.padding)
         metrics.busy_seconds.labels(ran.device).inc(ran.seconds)
         metrics.last_batch.set_to_current_time()
         if ran.splits:
@@ -59,6 +59,9 @@ def refresh(services: Services) -> None:
     metrics.device_healthy.labels(device).set(runner.healthy)
     metrics.memory_used.labels("cpu").set(resident_bytes())
     metrics.memory_limit.labels("cpu").set(limit_bytes())
+    if device == "cuda" and (card := services.card.memory()):
+        metrics.memory_used.labels(device).set(card.used)
+        metrics.memory_limit.labels(device).set(card.total)
     metrics.slots.set(services.slots.count)
     metrics.slots_in_use.set(services.slots.in_use)
 

@@ -26,6 +26,7 @@ from app.nuclei.segmenter import Segmenter
 from app.nuclei.types import Mpp, Profile
 from app.serving.admission import WaitingRoom
 from app.serving.budget import Budget, Claim
+from app.serving.card import Card
 from app.serving.lifecycle import Lifecycle
 from app.serving.liveness import Vitals
 from app.serving.models import Models, Resident
@@ -84,6 +85,7 @@ class Services:
     slots: Slots
     decoders: CapacityLimiter
     slides: SlideServices
+    card: Card = field(default_factory=Card)
 
     @property
     def limits(self) -> Limits:

@@ -20,6 +20,8 @@ from app.nuclei.types import Engine, HoverMaps, UInt8
 from app.nuclei.views import BY_NAME, View
 
 SCHEMA = 1
+HALF_TOLERANCE = 0.03
+"""How far a map may be off where networks calculate in float16; karyon-lite is off by 0.008 at its worst pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +199,12 @@ def prove(engine: Engine, artifact: Artifact) -> float:
     """Let an engine show that it gives the golden maps; the largest difference.
 
     Raises:
-        ArtifactDrift: it is off by more than the manifest allows.
+        ArtifactDrift: it is off by more than the manifest, or half precision, allows.
     """
     patches, maps = artifact.golden
     drift, allowed = engine.predict(patches).furthest_from(maps), artifact.manifest.golden.tolerance
+    if getattr(engine, "precision", "float32") == "float16":
+        allowed = max(allowed, HALF_TOLERANCE)
     if not drift <= allowed:  # also catches NaN
         raise ArtifactDrift(
             f"{artifact.name}@{artifact.version}: golden pair off by {drift:.1e}, allowed {allowed:.1e}"

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from app.nuclei import graphs
 from app.nuclei.artifact import Artifact
 from app.nuclei.errors import EngineUnavailable
+from app.nuclei.onboard import Board, Staged
 from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.views import VIEWS, View, average
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, RunOptions
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-OUTPUTS = ("np_prob", "hv", "type_prob")
+OUTPUTS = graphs.MAPS
+
+Precision = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ class OnnxEngine:
         options: of every run; `terminate` sets its flag.
         smallest: side of the smallest patch that the model takes.
         runtime: name and version of ONNX Runtime.
+        precision: type that the networks calculate in.
+        board: runs whole batches on the device, views and averaging included; None where that is done here.
+        pads: whether batches are filled up to a power of two: a GPU prepares itself anew for every new size.
     """
 
     sessions: tuple[InferenceSession, ...]
@@ -40,47 +51,109 @@ class OnnxEngine:
     smallest: int
     runtime: str = "unknown"
     precision: str = "float32"
+    board: Board | None = None
+    pads: bool = False
 
     @classmethod
-    def open(cls, artifact: Artifact, provider: str = CPU, threads: int | None = None) -> OnnxEngine:
+    def open(
+        cls,
+        artifact: Artifact,
+        provider: str = CPU,
+        threads: int | None = None,
+        precision: Precision = "float32",
+        memory: int | None = None,
+        boarded: bool | None = None,
+    ) -> OnnxEngine:
         """Load every member of a model.
 
         Args:
             artifact: verified model folder.
             provider: `CPUExecutionProvider` or `CUDAExecutionProvider`.
             threads: of the CPU; `cpu_limit()` if None.
+            precision: type that the networks calculate in; float16 is for GPUs, and is tested on CPUs.
+            memory: bytes of the GPU that the networks may take together; None: no limit.
+            boarded: whether views and averaging happen on the device; None: on a GPU.
 
         Raises:
             EngineUnavailable: ONNX Runtime is missing, or fell back to another device (it does so silently).
         """
-        try:
-            import onnxruntime  # noqa: PLC0415  (starting without it must say what to install)
-        except ImportError as error:
-            raise EngineUnavailable(
-                "ONNX Runtime is not installed: pip install 'karyon[cpu]', or 'karyon[gpu]' for NVIDIA"
-            ) from error
-        if provider not in onnxruntime.get_available_providers():
-            raise EngineUnavailable(f"this ONNX Runtime has no {provider}; pip install 'karyon[gpu]' brings CUDA")
+        onnxruntime = _runtime(provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or cpu_limit()
         options.log_severity_level = 3
         # Idle threads that spin take the CPU from separation and from other requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        sessions = tuple(onnxruntime.InferenceSession(file, options, providers=[provider]) for file in artifact.files)
-        used = {session.get_providers()[0] for session in sessions}
-        if used != {provider}:
-            raise EngineUnavailable(f"{provider} was demanded, ONNX Runtime uses {', '.join(sorted(used))}")
-        runtime = f"onnxruntime {onnxruntime.__version__}"
-        return cls(sessions, provider, onnxruntime.RunOptions(), artifact.manifest.patch_sizes[0], runtime)
+        share = None if memory is None else memory // (len(artifact.files) + 1)  # the last is for the averaging
+        chosen = (provider, provider_options(provider, precision, share))
+
+        def opened(graph: Path | bytes) -> InferenceSession:
+            try:
+                session = onnxruntime.InferenceSession(graph, options, providers=[chosen])
+            except Exception as error:
+                if provider == CPU:
+                    raise
+                raise EngineUnavailable(f"{provider} does not start: {_advice(provider)}") from error
+            if (used := session.get_providers()[0]) != provider:
+                raise EngineUnavailable(f"{provider} was demanded, ONNX Runtime uses {used}: {_advice(provider)}")
+            return session
+
+        sessions = tuple(opened(_graph(file, precision)) for file in artifact.files)
+        board = None
+        if boarded or (boarded is None and provider == CUDA):
+            sets = [VIEWS[:1], *(artifact.manifest.views(name) for name in artifact.manifest.profiles)]
+            board = Board.lay(sessions, sets, "cuda" if provider == CUDA else "cpu", opened)
+        return cls(
+            sessions,
+            provider,
+            onnxruntime.RunOptions(),
+            artifact.manifest.patch_sizes[0],
+            f"onnxruntime {onnxruntime.__version__}",
+            precision,
+            board,
+            pads=provider == CUDA,
+        )
 
     @property
     def device(self) -> str:
         """ "cpu" or "cuda"."""
         return "cuda" if self.provider == CUDA else "cpu"
 
+    @property
+    def boards(self) -> bool:
+        """Whether the device can lay out the views and average them by itself."""
+        return self.board is not None
+
+    @property
+    def stages(self) -> bool:
+        """Whether a batch can be brought to the device while another one runs; on a CPU there is no way to go."""
+        return self.board is not None and self.device == "cuda"
+
     def predict(self, patches: UInt8) -> HoverMaps:
         """Mean of the members' maps; see `Engine`."""
-        return mean([_run(session, patches, self.options) for session in self.sessions])
+        if self.board is not None:
+            return self.finish(self.stage(patches, VIEWS[:1]))
+        rows = self.padded(len(patches))
+        return mean([_run(session, _filled(patches, rows), self.options) for session in self.sessions])[: len(patches)]
+
+    def predict_views(self, patches: UInt8, views: Sequence[View]) -> HoverMaps:
+        """Mean over views and members; on the device where it does that, else by flips here."""
+        if self.board is not None and tuple(views) in self.board.ends:
+            return self.finish(self.stage(patches, views))
+        return average(self.predict, patches, views)
+
+    def stage(self, patches: UInt8, views: Sequence[View]) -> Staged:
+        """Bring a batch to the device, in views of one of the model's profiles; from any thread, if it `boards`."""
+        assert self.board is not None
+        return self.board.stage(patches, views, self.padded(len(patches)))
+
+    def finish(self, staged: Staged) -> HoverMaps:
+        """Run a batch that is on the device; its maps (N, P, P)."""
+        assert self.board is not None
+        return self.board.run(staged, self.options)
+
+    def padded(self, count: int) -> int:
+        """Rows that a batch of so many patches has on the device."""
+        return 1 << (count - 1).bit_length() if self.pads else count
 
     def terminate(self) -> None:
         """End the present run within a node of its graph, and let none begin until `resume`; from any thread."""
@@ -99,8 +172,62 @@ class OnnxEngine:
         options.add_run_config_entry(
             "memory.enable_memory_arena_shrinkage", "gpu:0" if self.device == "cuda" else "cpu:0"
         )
+        tiny = np.zeros((1, self.smallest, self.smallest, 3), np.uint8)
+        if self.board is not None:
+            for views in self.board.ends:
+                self.board.run(self.board.stage(tiny, views, 1), options)
+            return
         for session in self.sessions:
-            _run(session, np.zeros((1, self.smallest, self.smallest, 3), np.uint8), options)
+            _run(session, tiny, options)
+
+
+def provider_options(provider: str, precision: Precision = "float32", memory: int | None = None) -> dict[str, str]:
+    """What ONNX Runtime is told about a device.
+
+    Args:
+        provider: ONNX Runtime's name.
+        precision: float32 is kept whole: without a word, a GPU multiplies with ten binary digits (TF32).
+        memory: bytes of the GPU that one session's arena may take.
+    """
+    if provider != CUDA:
+        return {}
+    limit = {} if memory is None else {"gpu_mem_limit": str(memory)}
+    return {
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default tries every algorithm for every new shape
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "0" if precision == "float32" else "1",
+        **limit,
+    }
+
+
+def _runtime(provider: str) -> ModuleType:
+    try:
+        import onnxruntime  # noqa: PLC0415  (starting without it must say what to install)
+    except ImportError as error:
+        raise EngineUnavailable(
+            "ONNX Runtime is not installed: pip install 'karyon[cpu]', or 'karyon[gpu]' for NVIDIA"
+        ) from error
+    if provider not in onnxruntime.get_available_providers():
+        raise EngineUnavailable(f"this ONNX Runtime has no {provider}; pip install 'karyon[gpu]' brings CUDA")
+    if provider == CUDA:
+        with redirect_stdout(sys.stderr):  # it prints what it does not find
+            onnxruntime.preload_dlls()  # the libraries of NVIDIA's packages are on no search path
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _advice(provider: str) -> str:
+    if provider != CUDA:
+        return "it lacks that device"
+    return "is there an NVIDIA GPU, with a driver, CUDA and cuDNN of the versions that this ONNX Runtime was built for?"
+
+
+def _graph(file: Path, precision: Precision) -> Path | bytes:
+    if precision == "float32":
+        return file
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415  (needs the package onnx)
+
+    return graphs.halved(file, convert_float_to_float16)
 
 
 def mean(members: Sequence[HoverMaps]) -> HoverMaps:
@@ -109,6 +236,12 @@ def mean(members: Sequence[HoverMaps]) -> HoverMaps:
         return members[0]
     columns = ([getattr(m, name) for m in members] for name in OUTPUTS)
     return HoverMaps(*(np.asarray(np.mean(column, axis=0, dtype=np.float32)) for column in columns))
+
+
+def _filled(patches: UInt8, rows: int) -> UInt8:
+    if rows == len(patches):
+        return patches
+    return np.concatenate([patches, np.zeros((rows - len(patches), *patches.shape[1:]), np.uint8)])
 
 
 def _run(session: InferenceSession, patches: UInt8, options: RunOptions) -> HoverMaps:

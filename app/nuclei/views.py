@@ -101,10 +101,13 @@ def predict(engine: Engine, patches: UInt8, views: Sequence[View]) -> HoverMaps:
     """
     if not views:
         raise ValueError("no views to average")
-    average: Averager | None = getattr(engine, "predict_views", None)
-    if average is not None:
-        return average(patches, views)
-    seen = (view.unsee(engine.predict(np.ascontiguousarray(view.see(patches)))) for view in views)
+    own: Averager | None = getattr(engine, "predict_views", None)
+    return own(patches, views) if own is not None else average(engine.predict, patches, views)
+
+
+def average(run: Callable[[UInt8], HoverMaps], patches: UInt8, views: Sequence[View]) -> HoverMaps:
+    """Mean over several views of what `run` gives, seen and brought back here, one view after the other."""
+    seen = (view.unsee(run(np.ascontiguousarray(view.see(patches)))) for view in views)
     first = next(seen)
     if len(views) == 1:
         return first

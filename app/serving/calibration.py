@@ -1,8 +1,8 @@
 """How many patches should a batch hold here, and how long does it take? Measured at startup, kept on disk.
 
 Batches of 1, 2, 4, ... are timed until two in a row bring nothing, memory refuses or the time is over. On a CPU
-batching brings nothing, on a GPU much, so the limit can be no constant. Only one view is measured: the views of a
-batch run one after the other, so what they need is a multiple of it.
+batching brings nothing, on a GPU much, so the limit can be no constant. What runs view after view is measured with one
+view, and takes a multiple of it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from app.nuclei.views import View
 from app.serving.device import DeviceEngine
 from app.serving.faults import Fault, fault_of
 
@@ -31,7 +33,7 @@ Key = dict[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What batches of one view take.
+    """What batches take.
 
     Attributes:
         a: seconds per patch, positive.
@@ -46,6 +48,15 @@ class Measured:
     def __post_init__(self) -> None:
         if not (0 < self.a < math.inf and 0 <= self.b < math.inf and 1 <= self.most <= MOST):
             raise ValueError(f"no measurement has a={self.a}, b={self.b}, most={self.most}")
+
+    @property
+    def rate(self) -> float:
+        """Patches per second in batches of the right size."""
+        return self.most / (self.a * self.most + self.b)
+
+    def per(self, views: int) -> Measured:
+        """What each of several views took that ran together."""
+        return Measured(self.a / views, self.b / views, self.most)
 
 
 def measure(run: Callable[[int], float], budget_s: float) -> Measured:
@@ -89,9 +100,13 @@ def line(times: dict[int, float]) -> tuple[float, float]:
 
 
 def timed(
-    engine: DeviceEngine, patch_size: int, clock: Callable[[], float] = time.perf_counter
+    engine: DeviceEngine,
+    patch_size: int,
+    views: Sequence[View],
+    boarded: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Callable[[int], float]:
-    """Times batches of an engine; the device's thread runs them between others' batches."""
+    """Times batches of an engine, averaged over views there (`boarded`) or here; the device's thread runs them."""
 
     def run(count: int) -> float:
         patches = np.full((count, patch_size, patch_size, 3), 200, np.uint8)
@@ -100,13 +115,27 @@ def timed(
         def batch() -> None:
             nonlocal seconds
             began = clock()
-            engine.engine.predict(patches)
+            try:
+                engine.average(patches, views, boarded)
+            except Exception as error:
+                if fault_of(error) is Fault.MEMORY:
+                    with suppress(Exception):  # it needs a run, for which there may be no memory either
+                        engine.shrink()
+                raise
             seconds = max(clock() - began, 1e-6)
 
         engine.do(batch)
         return seconds
 
     return run
+
+
+def warm(run: Callable[[int], float], most: int) -> None:
+    """Run every size once that batches up to `most` are filled up to: a GPU prepares itself anew for each."""
+    size = 1
+    while size <= most:
+        run(size)
+        size *= 2
 
 
 class Shelf:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol, TypeVar
 
-from app.nuclei.artifact import Artifact
+from app.nuclei import views as views_
+from app.nuclei.artifact import Artifact, prove
 from app.nuclei.engine import CPU, CUDA, OnnxEngine
-from app.nuclei.errors import EngineUnavailable
+from app.nuclei.errors import ArtifactDrift, EngineUnavailable
 from app.nuclei.types import Engine, HoverMaps, UInt8
+from app.nuclei.views import View
 
 EngineOpener = Callable[[Artifact, str, int | None], Engine]
 """Artifact, ONNX Runtime provider, threads -> engine; `OnnxEngine.open` is one."""
@@ -28,6 +32,11 @@ class Owner(Protocol):
 class DeviceEngine:
     """An engine that runs in its device's thread alone.
 
+    Attributes:
+        engine: what runs; belongs to the device's thread.
+        rebuilt: whether it was opened anew since a run went well.
+        boarded: whether views are laid out and averaged on the device; calibration decides.
+
     `predict` may be called from any thread and waits for its turn between batches: that is for proving a model and
     for calibration. The device's thread itself uses `engine`. What an engine lacks of `terminate`, `resume` and
     `shrink` (an engine that is no session) does nothing.
@@ -44,6 +53,7 @@ class DeviceEngine:
         self._owner = owner
         self.engine = open_engine()
         self.rebuilt = False
+        self.boarded = self.boards
 
     @property
     def provider(self) -> str:
@@ -65,9 +75,36 @@ class DeviceEngine:
         """Name and version of what runs the networks."""
         return str(getattr(self.engine, "runtime", "unknown"))
 
+    @property
+    def boards(self) -> bool:
+        """Whether views can be laid out and averaged on the device."""
+        return bool(getattr(self.engine, "boards", False))
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches are filled up to a power of two."""
+        return bool(getattr(self.engine, "pads", False))
+
+    def padded(self, count: int) -> int:
+        """Rows that a batch of so many patches has on the device."""
+        rows: Callable[[int], int] = getattr(self.engine, "padded", int)
+        return rows(count)
+
     def predict(self, patches: UInt8) -> HoverMaps:
         """See `Engine`; waits for the device's thread."""
         return self.do(lambda: self.engine.predict(patches))
+
+    def average(self, patches: UInt8, views: Sequence[View], boarded: bool | None = None) -> HoverMaps:
+        """Mean over several views; in the device's thread only.
+
+        Args:
+            patches: (N, P, P, 3).
+            views: of a profile.
+            boarded: whether the device averages; None: as it is set.
+        """
+        if self.boarded if boarded is None else boarded:
+            return views_.predict(self.engine, patches, views)
+        return views_.average(self.engine.predict, patches, views)
 
     def do(self, chore: Callable[[], T]) -> T:
         """Do something with the engine in the device's thread, between batches; returns what it returns."""
@@ -94,6 +131,38 @@ class DeviceEngine:
         method = getattr(self.engine, name, None)
         if method is not None:
             method()
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens engines as an operator wants them; an `EngineOpener`.
+
+    Attributes:
+        precision: of the networks on a GPU. auto takes float16 for a model that gives its golden maps in it, else
+            float32; a CPU always calculates in float32.
+        memory: bytes of the GPU that one model may take; None: no limit.
+    """
+
+    precision: Literal["auto", "float32", "float16"] = "auto"
+    memory: int | None = None
+    open_engine: Callable[..., Engine] = OnnxEngine.open
+
+    def __call__(self, artifact: Artifact, provider: str, threads: int | None) -> Engine:
+        """Open a model on a provider of ONNX Runtime.
+
+        Raises:
+            EngineUnavailable: no ONNX Runtime, or not on that device.
+        """
+        opened = partial(self.open_engine, artifact, provider, threads, memory=self.memory)
+        if provider == CPU or self.precision == "float32":
+            return opened(precision="float32")
+        half = opened(precision="float16")
+        if self.precision == "auto":
+            try:
+                prove(half, artifact)
+            except ArtifactDrift:
+                return opened(precision="float32")
+        return half
 
 
 def open_on(

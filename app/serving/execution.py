@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.nuclei import views
 from app.nuclei.errors import InferenceFailed
 from app.nuclei.types import HoverMaps, UInt8
 from app.nuclei.views import View
@@ -49,7 +48,7 @@ class Attempt:
             Exception: the run was ended, or the device is broken: `fault_of` says which.
         """
         try:
-            maps = views.predict(self.engine.engine, np.stack(patches), self.views)
+            maps = self.engine.average(np.stack(patches), self.views)
         except Exception as error:
             self._recover(patches, error)
         else:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-MEMORY = re.compile(r"Failed to allocate memory|CUDA failure 2\b|CUBLAS_STATUS_ALLOC_FAILED")
+MEMORY = re.compile(
+    r"Failed to allocate memory|is smaller than requested bytes|CUDA failure 2\b|out of memory"
+    r"|CU(?:BLAS|DNN)_STATUS_(?:ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)"
+)
 STICKY = re.compile(
-    r"CUDA failure (?:214|70[0-2]|71\d)\b|CUDNN_STATUS_EXECUTION_FAILED|illegal memory access|\bXid\b", re.IGNORECASE
+    r"CUDA failure (?:214|70[0-2]|71\d|999)\b|CU(?:BLAS|DNN)_STATUS_EXECUTION_FAILED|illegal memory access|\bXid\b",
+    re.IGNORECASE,
 )
 ENDED = re.compile(r"terminate flag", re.IGNORECASE)
 

@@ -230,7 +230,8 @@ class Runner:
             if not attempt.faulty:
                 self.longest_s = max(self.longest_s, elapsed)
                 self.cost_per_s += RECENT * (model.cost_per_s - self.cost_per_s)
-        self._watcher.ran(Ran(batch, job.engine.device, elapsed, limit, len(attempt.short), attempt.rebuilt))
+        padding = 1 - len(patches) / job.engine.padded(len(patches))
+        self._watcher.ran(Ran(batch, job.engine.device, elapsed, limit, len(attempt.short), attempt.rebuilt, padding))
         if broken:
             self._break(broken)
 

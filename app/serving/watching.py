@@ -18,6 +18,7 @@ class Ran:
         limit: the most cost that a batch of its bucket should hold.
         splits: how often memory did not suffice.
         rebuilt: whether the engine was opened anew.
+        padding: share of its rows that were there to fill it up.
     """
 
     batch: Batch
@@ -26,6 +27,7 @@ class Ran:
     limit: float
     splits: int = 0
     rebuilt: bool = False
+    padding: float = 0.0
 
 
 class Watcher:
