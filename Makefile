@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run test test-slow check bench train-lite evaluate clean
+.PHONY: demo run viewer test test-slow check bench train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -23,6 +23,11 @@ demo: $(VENV)/serve  ## the real service on a free port, one tissue tile through
 
 run: $(VENV)/serve  ## serve on 127.0.0.1:8000
 	$(BIN)/karyon serve --port $(PORT)
+
+viewer: app/viewer/dist/openseadragon.min.js  ## put the viewer's library in place; needs npm
+
+app/viewer/dist/openseadragon.min.js: app/viewer/package.json app/viewer/package-lock.json app/viewer/build.js
+	cd app/viewer && npm ci && npm run --silent build
 
 test: $(VENV)/dev  ## all tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.admin import Admin
-from app.api import batch, errors, routes, slides
+from app.api import batch, errors, routes, slides, viewer
 from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
 from app.api.services import Services
@@ -44,7 +44,7 @@ from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, log, log_as_json
 
 EXIT_NO_PROGRESS = 70
-ROUTERS = (routes.router, routes.v1, batch.router, slides.router)
+ROUTERS = (routes.router, routes.v1, batch.router, slides.router, viewer.router)
 LAST_CALL_S = 3.0  # what waits for the device is refused so long before time is up, so that the answer gets out
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "

@@ -18,13 +18,20 @@ from app.nuclei.types import Int32, Segmentation, UInt8
 MEDIA_TYPE = "image/png"
 
 _DARK, _PALE = (20, 20, 30, 120), (255, 255, 255, 150)  # see-through: tissue under a rim stays visible
-_OPEN = (160, 160, 160)  # a nucleus whose class stayed open
-_COLOURS = np.array([_OPEN, *(c.colour for c in CLASSES)], np.uint8)
-_RIMS = np.array([_PALE if sum(c) < 330 else _DARK for c in _COLOURS.astype(int)], np.uint8)
+OPEN = (160, 160, 160)  # a nucleus whose class stayed open
 _LEGEND_SIDE, _MOST_TIMES = 1024, 4  # a picture with legend is enlarged by a whole number to about this side
 _CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
 
 Bool = npt.NDArray[np.bool_]
+
+
+def rim(colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """The faint rim, RGBA, that makes a line of this colour readable on any ground."""
+    return _PALE if sum(colour) < 330 else _DARK
+
+
+_COLOURS = np.array([OPEN, *(c.colour for c in CLASSES)], np.uint8)
+_RIMS = np.array([rim(c) for c in (OPEN, *(c.colour for c in CLASSES))], np.uint8)
 
 
 def png(segmentation: Segmentation, image: UInt8 | None = None, legend: bool = False) -> bytes:
@@ -111,7 +118,7 @@ def _with_legend(picture: UInt8, segmentation: Segmentation) -> UInt8:
     font = ImageFont.load_default(18)
     entries = [(c.colour, f"{c.name}  {segmentation.counts[c.name]}") for c in CLASSES]
     if rest := len(segmentation.nuclei) - sum(segmentation.counts.values()):
-        entries.append((_OPEN, f"unclassified  {rest}"))
+        entries.append((OPEN, f"unclassified  {rest}"))
     cell_width = 46 + round(max(font.getlength(text) for _, text in entries))
     width = max(picture.shape[1], cell_width)
     rows = -(-len(entries) // min(len(entries), width // cell_width))

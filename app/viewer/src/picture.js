@@ -1,0 +1,75 @@
+// How is a dropped image analysed without a slide? One request; outlines and counts come back with it.
+
+import { askJson } from "./api.js";
+import { area, Outlines } from "./outlines.js";
+
+const SHOWN = new Set(["image/png", "image/jpeg"]); // what both the service reads and every browser shows
+const COUNTED = "Nuclei whose centre lies inside, counted by this page from the service's answer.";
+
+/** Whether a file can be shown and analysed as one image, and its size; null if it must go the slide's way. */
+export async function measure(file, limits) {
+  if (!SHOWN.has(file.type) || file.size > limits.max_bytes) return null;
+  const url = URL.createObjectURL(file);
+  try {
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    const size = [image.naturalWidth, image.naturalHeight];
+    if (size[0] * size[1] <= limits.max_pixels) return { url, size };
+  } catch {
+    // broken, or not what its name says: the service will say what is wrong with it
+    return { url: null, size: null };
+  }
+  URL.revokeObjectURL(url);
+  return null;
+}
+
+/** A picture with its nuclei. */
+export class Picture {
+  kind = "picture";
+
+  constructor(file, url, answer) {
+    this.file = file;
+    this.name = file.name;
+    this.url = url;
+    this.space = answer.coordinate_space;
+    this.summary = answer.summary;
+    this.qc = answer.qc;
+    this.provenance = answer.provenance;
+    this.outlines = new Outlines(answer.features);
+  }
+
+  /** Send a file to be analysed. */
+  static async analyse(file, url, wishes, signal) {
+    const query = new URLSearchParams(Object.entries(wishes).filter(([, value]) => value));
+    const answer = await askJson(`v1/segment?${query}`, {
+      method: "POST",
+      body: file,
+      headers: { "Content-Type": file.type, Accept: "application/geo+json" },
+      signal,
+    });
+    return new Picture(file, url, answer);
+  }
+
+  get size() {
+    return [this.space.width, this.space.height];
+  }
+
+  get umPerPixel() {
+    return this.space.mpp_x;
+  }
+
+  async nucleusAt(x, y, reach, palette) {
+    return this.outlines.at(x, y, reach, palette);
+  }
+
+  async composition(polygon, palette) {
+    const { total, counts } = this.outlines.countIn(polygon, palette.names);
+    const mm2 = (area(polygon) * this.space.mpp_x * this.space.mpp_y) / 1e6;
+    return { total, counts, mm2, note: COUNTED };
+  }
+
+  close() {
+    URL.revokeObjectURL(this.url);
+  }
+}

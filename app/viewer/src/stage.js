@@ -1,0 +1,239 @@
+// What does the reader see, and where is it? OpenSeadragon for pixels, one canvas above it for lines.
+
+import { key, keyHeaders } from "./api.js";
+import { highlight } from "./outlines.js";
+
+const OpenSeadragon = window.OpenSeadragon;
+const LINE = 1.8; // CSS pixels
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** The image, its overlay pyramid, and lines over both. */
+export class Stage {
+  #viewer;
+  #canvas;
+  #element;
+  #overlay = null;
+  #redraw = 0;
+  #opacity = 1;
+
+  outlines = null; // of a dropped image
+  selected = null; // a nucleus
+  shape = null; // a polygon being drawn, or the region
+  size = null; // [width, height] of the image
+
+  constructor(element, palette) {
+    this.#element = element;
+    this.palette = palette;
+    this.#viewer = OpenSeadragon({
+      element,
+      drawer: "canvas",
+      showNavigationControl: false,
+      showNavigator: true,
+      navigatorPosition: "BOTTOM_RIGHT",
+      navigatorSizeRatio: 0.16,
+      navigatorAutoFade: false,
+      animationTime: calm.matches ? 0 : 0.4,
+      blendTime: 0,
+      visibilityRatio: 0.4,
+      minZoomImageRatio: 0.6,
+      maxZoomPixelRatio: 16,
+      tileRetryMax: 2,
+      tileRetryDelay: 1500,
+      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+      gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
+      gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
+    });
+    this.#canvas = document.createElement("canvas");
+    this.#canvas.className = "lines";
+    this.#canvas.setAttribute("aria-hidden", "true");
+    element.append(this.#canvas);
+    this.#viewer.navigator.element.hidden = true;
+    this.#viewer.canvas.tabIndex = -1; // the element around it takes the focus
+    this.#viewer.addHandler("update-viewport", () => this.refresh());
+    this.#viewer.addHandler("canvas-key", (event) => (event.preventDefaultAction = true)); // see keys.js
+    this.#viewer.addHandler("canvas-click", (event) => {
+      if (event.quick && this.size) this.onClick(...this.toImage(event.position));
+    });
+    this.#viewer.addHandler("tile-load-failed", (event) => this.onTileFailed(event.tiledImage === this.#overlay, event));
+    new ResizeObserver(() => this.refresh()).observe(element);
+  }
+
+  onClick = () => {};
+  onMove = () => {};
+  onTileFailed = () => {};
+
+  /** Show an image that the browser has. */
+  openPicture(url, size) {
+    return this.#open({ type: "image", url, buildPyramid: false }, size, false);
+  }
+
+  /** Show a slide of the service; null if it has no pixels to show. */
+  openPyramid(source, size) {
+    return this.#open(source, size, true);
+  }
+
+  #open(source, size, large) {
+    this.size = size;
+    this.outlines = this.selected = this.shape = null;
+    this.#overlay = null;
+    this.#viewer.navigator.element.hidden = !large;
+    this.#authorise(large);
+    return new Promise((resolve, reject) => {
+      this.#viewer.addOnceHandler("open", () => {
+        this.#viewer.viewport.goHome(true);
+        resolve();
+      });
+      this.#viewer.addOnceHandler("open-failed", (event) => reject(new Error(event.message)));
+      this.#viewer.open(source);
+    });
+  }
+
+  #authorise(large) {
+    this.#viewer.loadTilesWithAjax = large; // tiles then carry the key; a picture of the browser's needs none
+    this.#viewer.setAjaxHeaders(large && key.get() ? keyHeaders() : {}, true);
+  }
+
+  /** Lay a pyramid of outlines over the image; the former one stays until the new one is complete. */
+  overlay(source) {
+    const former = this.#overlay;
+    return new Promise((resolve) => {
+      this.#viewer.addTiledImage({
+        tileSource: source,
+        opacity: this.#opacity,
+        loadTilesWithAjax: true,
+        ajaxHeaders: keyHeaders(),
+        success: ({ item }) => {
+          this.#overlay = item;
+          const settled = () => {
+            if (former && this.#viewer.world.getIndexOfItem(former) >= 0) this.#viewer.world.removeItem(former);
+            resolve();
+          };
+          if (!former || item.getFullyLoaded()) settled();
+          else item.addOnceHandler("fully-loaded-change", settled);
+        },
+        error: () => resolve(),
+      });
+    });
+  }
+
+  /** Load again what failed while the service was away. */
+  reload() {
+    this.#authorise(this.#viewer.loadTilesWithAjax);
+    for (let i = 0; i < this.#viewer.world.getItemCount(); i++) {
+      const item = this.#viewer.world.getItemAt(i);
+      if (item.loadTilesWithAjax) item.reset();
+    }
+    this.refresh();
+  }
+
+  /** Strength of all outlines, 0 to 1. */
+  set opacity(value) {
+    this.#opacity = value;
+    this.#overlay?.setOpacity(value);
+    this.refresh();
+  }
+
+  get opacity() {
+    return this.#opacity;
+  }
+
+  /** Image coordinates of a point of the element, in CSS pixels. */
+  toImage({ x, y }) {
+    const point = this.#viewer.viewport.viewerElementToImageCoordinates(new OpenSeadragon.Point(x, y));
+    return [point.x, point.y];
+  }
+
+  /** CSS pixels per image pixel. */
+  get scale() {
+    const { viewport } = this.#viewer;
+    return (viewport.getZoom(true) * viewport.getContainerSize().x) / this.size[0];
+  }
+
+  /** What is in view: [x0, y0, x1, y1] in image pixels, within the image. */
+  get view() {
+    const [x0, y0] = this.toImage({ x: 0, y: 0 });
+    const [x1, y1] = this.toImage({ x: this.#element.clientWidth, y: this.#element.clientHeight });
+    const [width, height] = this.size;
+    return [Math.max(0, x0), Math.max(0, y0), Math.min(width, x1), Math.min(height, y1)];
+  }
+
+  /** Image coordinates of the middle of the view. */
+  get middle() {
+    return this.toImage({ x: this.#element.clientWidth / 2, y: this.#element.clientHeight / 2 });
+  }
+
+  zoomBy(factor) {
+    this.#viewer.viewport?.zoomBy(factor).applyConstraints();
+  }
+
+  /** Move the view by a share of its width and height. */
+  pan(x, y) {
+    const { width, height } = this.#viewer.viewport.getBounds();
+    this.#viewer.viewport.panBy(new OpenSeadragon.Point(x * width, y * height)).applyConstraints();
+  }
+
+  home() {
+    this.#viewer.viewport?.goHome();
+  }
+
+  /** Bring an area of the image into view. */
+  lookAt([x0, y0, x1, y1]) {
+    const rectangle = this.#viewer.viewport.imageToViewportRectangle(x0, y0, x1 - x0, y1 - y0);
+    this.#viewer.viewport.fitBoundsWithConstraints(rectangle);
+  }
+
+  /** Whether dragging moves the image. */
+  set navigable(on) {
+    this.#viewer.setMouseNavEnabled(on);
+  }
+
+  /** Draw the lines again with the next frame. */
+  refresh() {
+    cancelAnimationFrame(this.#redraw);
+    this.#redraw = requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    const context = this.#canvas.getContext("2d");
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [this.#element.clientWidth, this.#element.clientHeight];
+    if (this.#canvas.width !== Math.round(width * ratio) || this.#canvas.height !== Math.round(height * ratio)) {
+      this.#canvas.width = Math.round(width * ratio);
+      this.#canvas.height = Math.round(height * ratio);
+      Object.assign(this.#canvas.style, { width: `${width}px`, height: `${height}px` });
+    }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
+    if (!this.size || !this.#viewer.world.getItemCount()) return;
+    const scale = this.scale;
+    const [x, y] = this.toImage({ x: 0, y: 0 });
+    context.setTransform(ratio * scale, 0, 0, ratio * scale, -x * ratio * scale, -y * ratio * scale);
+    context.lineJoin = "round";
+    this.#drawLines(context, [x, y, x + width / scale, y + height / scale], LINE / scale);
+    this.onMove();
+  }
+
+  #drawLines(context, box, width) {
+    context.globalAlpha = this.#opacity;
+    this.outlines?.draw(context, this.palette, box, Math.min(width, 4));
+    context.globalAlpha = 1;
+    if (this.shape?.length) drawShape(context, this.shape, width);
+    if (this.selected) highlight(context, this.selected, this.palette, width);
+  }
+}
+
+function drawShape(context, polygon, width) {
+  context.beginPath();
+  for (const point of polygon) context.lineTo(...point);
+  context.closePath();
+  context.fillStyle = "rgb(255 255 255 / .12)";
+  context.fill();
+  context.lineWidth = 3.2 * width;
+  context.strokeStyle = "rgb(0 0 0 / .75)";
+  context.stroke();
+  context.lineWidth = 1.6 * width;
+  context.strokeStyle = "white";
+  context.setLineDash([6 * width, 4 * width]);
+  context.stroke();
+  context.setLineDash([]);
+}

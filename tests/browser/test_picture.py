@@ -1,0 +1,180 @@
+"""A dropped image: outlines, counts, one nucleus, a region, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+PAINTED = """() => {
+  const canvas = document.querySelector("canvas.lines");
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let count = 0;
+  for (let i = 3; i < pixels.length; i += 4) count += pixels[i] > 0;
+  return count;
+}"""
+FINGERPRINT = "() => document.querySelector('canvas.lines').toDataURL()"
+
+
+def painted(page: Any) -> int:
+    """Pixels with lines on them, once what was changed is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    count: int = page.evaluate(PAINTED)
+    return count
+
+
+def counts(page: Any) -> dict[str, int]:
+    shown = page.locator("#nuclei [data-count]")
+    return {row.get_attribute("data-count"): int(row.inner_text().replace(",", "")) for row in shown.all()}
+
+
+def test_the_counts_shown_are_the_services(analysed, karyon, tile):
+    answer = httpx.post(f"{karyon.address}/v1/segment", content=tile, timeout=60).json()["summary"]
+    assert answer["total"] > 0
+    assert counts(analysed) | answer["counts"] == counts(analysed)
+    assert analysed.inner_text("#total") == str(answer["total"])
+
+
+def test_the_page_says_what_it_does_not_know(analysed):
+    assert "does not tell tumour from healthy epithelium" in analysed.inner_text("#burden")
+    assert analysed.locator("#quality [data-code=mpp_assumed]").count() == 1
+    assert "karyon-lite" in analysed.inner_text("#origin")
+    assert analysed.locator("#notice").is_visible()
+
+
+def test_a_class_that_is_switched_off_is_not_drawn(analysed):
+    before = painted(analysed)
+    analysed.get_by_role("checkbox", name="connective").uncheck()
+    without = painted(analysed)
+    analysed.get_by_role("checkbox", name="connective").check()
+    assert without < before == painted(analysed)
+
+
+def test_the_slider_takes_the_outlines_away(analysed):
+    analysed.locator("#opacity").fill("0")
+    assert painted(analysed) == 0
+
+
+def test_zooming_in_leaves_fewer_micrometres_to_the_bar(analysed):
+    length = "() => document.querySelector('#scalebar').innerText"
+    before = analysed.evaluate(length)
+    for _ in range(4):
+        analysed.get_by_role("button", name="Zoom in").click()
+    analysed.wait_for_function(f"(before) => ({length})() !== before", arg=before)
+    analysed.get_by_role("button", name="Fit").click()
+    analysed.wait_for_function(f"(before) => ({length})() === before", arg=before)
+
+
+def test_dragging_moves_the_image(analysed):
+    analysed.get_by_role("button", name="Zoom in").click()
+    before = analysed.evaluate(FINGERPRINT)
+    box = analysed.locator("#canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    analysed.mouse.move(x, y)
+    analysed.mouse.down()
+    analysed.mouse.move(x - 120, y - 60, steps=5)
+    analysed.mouse.up()
+    painted(analysed)
+    assert analysed.evaluate(FINGERPRINT) != before
+
+
+def test_a_click_on_a_nucleus_tells_what_is_known_of_it(analysed, karyon, tile):
+    features = httpx.post(f"{karyon.address}/v1/segment", content=tile, timeout=60).json()["features"]
+    largest = max(features, key=lambda f: f["properties"]["measurements"]["Area px^2"])
+    ring = largest["geometry"]["coordinates"][0]
+    x, y = (sum(point[axis] for point in ring[:-1]) / (len(ring) - 1) for axis in (0, 1))
+    box = analysed.locator("#canvas").bounding_box()
+    side = min(box["width"], box["height"])
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    analysed.mouse.click(left + x / 256 * side, top + y / 256 * side)
+    shown = analysed.locator("#nucleus")
+    shown.wait_for()
+    assert largest["properties"]["classification"]["name"] in shown.inner_text()
+    assert largest["id"] in (shown.locator("code").text_content() or "")
+    shown.get_by_role("button", name="Close nucleus details").click()
+    assert shown.is_hidden()
+
+
+def test_the_whole_view_as_region_holds_every_nucleus(analysed):
+    analysed.keyboard.press("v")
+    assert analysed.inner_text("#region-total") == analysed.inner_text("#total")
+
+
+def test_a_drawn_rectangle_holds_a_part_of_them(analysed):
+    analysed.get_by_role("button", name="Rectangle").click()
+    box = analysed.locator("#canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    analysed.mouse.move(x, y)
+    analysed.mouse.down()
+    analysed.mouse.move(x + 200, y + 200, steps=4)
+    analysed.mouse.up()
+    inside = int(analysed.inner_text("#region-total"))
+    assert 0 < inside < int(analysed.inner_text("#total"))
+    assert "mm²" in analysed.inner_text("#region")
+
+
+def test_a_polygon_is_drawn_by_clicks_and_closed_by_enter(analysed):
+    analysed.get_by_role("button", name="Polygon").click()
+    box = analysed.locator("#canvas").bounding_box()
+    for x, y in ((0.3, 0.3), (0.7, 0.3), (0.5, 0.7)):
+        analysed.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    analysed.locator("#canvas").focus()
+    analysed.keyboard.press("Enter")
+    assert 0 < int(analysed.inner_text("#region-total")) < int(analysed.inner_text("#total"))
+
+
+def test_everything_can_be_done_by_keyboard(analysed):
+    before = painted(analysed)
+    analysed.keyboard.press("a")
+    assert painted(analysed) == 0
+    analysed.keyboard.press("a")
+    assert painted(analysed) == before
+    analysed.keyboard.press("?")
+    assert analysed.get_by_role("dialog").is_visible()
+    analysed.keyboard.press("Escape")
+    analysed.keyboard.press("r")
+    assert analysed.get_by_role("button", name="Rectangle").get_attribute("aria-pressed") == "true"
+    analysed.keyboard.press("Escape")
+    assert analysed.locator("#drawing-hint").is_hidden()
+
+
+def test_focus_is_seen_wherever_it_goes(analysed):
+    for _ in range(6):
+        analysed.keyboard.press("Tab")
+        outline = analysed.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+
+
+@pytest.mark.parametrize("width", [400, 320])
+def test_a_narrow_window_shows_everything_without_scrolling_sideways(open_page, drop, tile, width):
+    page = open_page(width=width)
+    drop(page, tile)
+    page.wait_for_selector("#total")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    for id in ("canvas", "toolbar", "nuclei", "burden", "quality", "origin"):
+        box = page.locator(f"#{id}").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    assert page.locator("#notice").is_visible()
+
+
+def test_a_broken_image_is_answered_by_the_problems_own_words(open_page, drop, seen, tile):
+    page = open_page()
+    drop(page, tile[:2000])
+    assert page.locator(".problem-title").inner_text() == "Broken image"
+    assert any("422" in error for error in seen.errors)
+    seen.errors.clear()  # the browser itself notes every refused request
+
+
+def test_the_page_survives_a_restart_of_the_service(analysed, karyon, seen, drop, tile):
+    karyon.stop()
+    drop(analysed, tile)
+    analysed.wait_for_selector("#status[data-state=lost]")
+    assert "unreachable, retrying" in analysed.inner_text("#status")
+    karyon.start()
+    analysed.wait_for_selector("#status[data-state=ready]")
+    drop(analysed, tile)
+    analysed.locator("#total").wait_for()
+    assert analysed.locator(".message").count() == 0
+    seen.errors.clear()  # of the refused connections
