@@ -46,6 +46,7 @@ bench: $(VENV)/dev  ## side by side against plain implementations; out/bench/res
 	$(BIN)/python -m tests.benchmarks.bench_geojson
 	$(BIN)/python -m tests.benchmarks.bench_lite
 	$(BIN)/python -m tests.benchmarks.bench_scheduler
+	$(BIN)/python -m tests.benchmarks.bench_first_call
 
 train-lite: $(VENV)/dev  ## train karyon-lite on the CPU; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml

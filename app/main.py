@@ -16,12 +16,14 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Lifespan
 
 from app import __version__
 from app.admin import Admin
 from app.api import batch, errors, routes, slides, viewer
 from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
+from app.api.rehearsal import keep_for_good, rehearse, unreported
 from app.api.services import Services
 from app.api.slideservices import SlideServices
 from app.nuclei.artifact import Artifact, load_artifact
@@ -34,14 +36,14 @@ from app.serving.device import DeviceEngine, EngineOpener, Opener, open_on
 from app.serving.enrolment import Enrolment
 from app.serving.lifecycle import Lifecycle, State
 from app.serving.liveness import HANG_S, TICK_S, Vitals, Watchdog
-from app.serving.models import Models
+from app.serving.models import Models, Resident
 from app.serving.rules import Rules
 from app.serving.runner import Runner
 from app.serving.slots import Slots
 from app.serving.work import WorkClass
 from app.serving.workers import Workers
 from app.settings import Settings, cache_folder, load_settings
-from app.telemetry import Metrics, log, log_as_json
+from app.telemetry import Metrics, Report, log, log_as_json, log_request
 
 EXIT_NO_PROGRESS = 70
 ROUTERS = (routes.router, routes.v1, batch.router, slides.router, viewer.router)
@@ -52,15 +54,25 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings | None = None, open_engine: EngineOpener | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    open_engine: EngineOpener | None = None,
+    before_ready: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         settings: read from the environment if None.
         open_engine: makes an engine of an artifact; ONNX Runtime as the settings say if None.
+        before_ready: called when all is loaded and rehearsed.
     """
     settings = settings or load_settings()
     services = assemble(settings, open_engine or Opener(settings.precision, settings.gpu_memory))
+    return application(services, partial(running, services=services, before_ready=before_ready))
+
+
+def application(services: Services, lifespan: Lifespan[FastAPI] | None = None, report: Report = log_request) -> FastAPI:
+    """Routes and middleware over some parts; `report` writes the one line of each request."""
     app = FastAPI(
         title="Karyon",
         version=__version__,
@@ -68,16 +80,17 @@ def create_app(settings: Settings | None = None, open_engine: EngineOpener | Non
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=partial(running, services=services),
+        lifespan=lifespan,
     )
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
     for kind in (Refusal, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, errors.answer)
-    app.add_middleware(BodyLimited, max_bytes=settings.max_bytes, elsewhere={UPLOADS: settings.slide_max_bytes})
+    limits = services.settings
+    app.add_middleware(BodyLimited, max_bytes=limits.max_bytes, elsewhere={UPLOADS: limits.slide_max_bytes})
     app.add_middleware(Answered)
-    app.add_middleware(Accounted, metrics=services.metrics)  # added last, so it sees everything
+    app.add_middleware(Accounted, metrics=services.metrics, report=report)  # added last, so it sees everything
     return app
 
 
@@ -113,11 +126,16 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 
 
 @asynccontextmanager
-async def running(app: FastAPI, services: Services) -> AsyncIterator[None]:
+async def running(app: FastAPI, services: Services, before_ready: Callable[[], None]) -> AsyncIterator[None]:
     """From start to stop: the model comes up in the background, running work ends before the threads do."""
+
+    def start() -> None:
+        practise(services, bring_up(services))
+        before_ready()
+
     services.runner.start()
     services.slides.start()
-    services.lifecycle.start(partial(bring_up, services), partial(give_up, services), partial(announce, services))
+    services.lifecycle.start(start, partial(give_up, services), partial(announce, services))
     ticks = asyncio.create_task(ticking(services))
     try:
         yield
@@ -138,14 +156,21 @@ async def ticking(services: Services) -> None:
         services.metrics.loop_lag.observe(max(0.0, time.monotonic() - began - TICK_S))
 
 
-def bring_up(services: Services) -> None:
-    """Load, prove and measure the default model, and take a tile through the whole service."""
+def bring_up(services: Services) -> Resident:
+    """Load, prove and measure the default model, and take a tile through all that it needs."""
     reference = services.settings.model
     log("loading", model=reference)
     resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
     if services.settings.hang_s is None:
         services.vitals.least_hang_s = HANG_S.get(resident.engine.device, HANG_S["cpu"])
     services.warm(resident)
+    return resident
+
+
+def practise(services: Services, resident: Resident) -> None:
+    """Send a tile through a second application over the same parts, which nobody else uses before readiness."""
+    patches, _ = resident.artifact.golden
+    asyncio.run(rehearse(application(services.rehearsing(), report=unreported), patches[0]))
 
 
 def announce(services: Services) -> None:
@@ -237,7 +262,7 @@ def end_process(reason: str) -> None:
 def serve(settings: Settings) -> int:
     """Run the service until a signal; the process's exit status."""
     log_as_json(settings.log_level)
-    app = create_app(settings)
+    app = create_app(settings, before_ready=keep_for_good)
     config = uvicorn.Config(
         app,
         settings.host,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,6 +183,10 @@ def log_as_json(level: str) -> None:
     for name in ("karyon", "uvicorn.error"):
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes callers' files in its warnings
+
+
+Report = Callable[[Record, Mapping[str, Any]], None]
+"""Told what became of one request."""
 
 
 def log_request(record: Record, facts: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import ClientGone, problem
 from app.nuclei.errors import PayloadTooLarge, Refusal
-from app.telemetry import Metrics, Record, log, log_request
+from app.telemetry import Metrics, Record, Report, log, log_request
 
 NOTICE = "research-use-only"
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,6 +32,7 @@ class Accounted:
 
     app: ASGIApp
     metrics: Metrics
+    report: Report = log_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,7 +66,7 @@ class Accounted:
                 self.metrics.rejected.labels(record.slug, kind).inc()
         method = scope["method"] if scope["method"] in METHODS else "other"
         facts = {"method": method, "route": route, "status": status, "outcome": outcome, "class": kind}
-        log_request(record, facts | {"nuclei": record.nuclei, "duration_s": round(seconds, 6)})
+        self.report(record, facts | {"nuclei": record.nuclei, "duration_s": round(seconds, 6)})
 
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

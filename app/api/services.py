@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from anyio import CapacityLimiter, to_thread
@@ -27,7 +27,7 @@ from app.nuclei.types import Mpp, Profile
 from app.serving.admission import WaitingRoom
 from app.serving.budget import Budget, Claim
 from app.serving.card import Card
-from app.serving.lifecycle import Lifecycle
+from app.serving.lifecycle import Lifecycle, State
 from app.serving.liveness import Vitals
 from app.serving.models import Models, Resident
 from app.serving.queued import QueuedEngine
@@ -181,6 +181,11 @@ class Services:
         result = self._analysis(resident, ticket, record).run(image, None, self.settings.profile, record.request_id)
         for write in WRITERS.values():
             write(result)
+
+    def rehearsing(self) -> Services:
+        """The same parts, open to everybody and counting for nobody: for requests of our own before readiness."""
+        settings = self.settings.model_copy(update={"api_keys": (), "allow_anonymous": True})
+        return replace(self, settings=settings, metrics=Metrics(), lifecycle=Lifecycle(State.READY))
 
     def close(self) -> None:
         """Let what runs end, refuse the rest, and wait for every thread."""

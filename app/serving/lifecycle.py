@@ -30,8 +30,8 @@ class State(StrEnum):
 class Lifecycle:
     """The state of one process; readable from any thread."""
 
-    def __init__(self) -> None:
-        self._state = State.STARTING
+    def __init__(self, state: State = State.STARTING) -> None:
+        self._state = state
         self._open_until = -math.inf
         self._lock = threading.RLock()  # a signal may arrive inside `drain`
         self._thread: threading.Thread | None = None
