@@ -70,15 +70,36 @@ class Desk:
         self._slips |= {one: Slip(tray, job, patch) for one, patch in by_id.items()}
         return tray
 
-    def pick(self, now: float) -> Pick:
-        """What runs next; patches that are too late leave, and with them the rest of their call."""
-        pick = self.scheduler.pick(now, MOST_PATCHES)
+    def pick(self, now: float, full: bool = False) -> Pick:
+        """What runs next; patches that are too late leave, and with them the rest of their call.
+
+        Args:
+            now: the time.
+            full: whether a batch is only wanted if nothing that arrives could join it.
+        """
+        pick = self.scheduler.pick(now, MOST_PATCHES, full)
         for item in pick.lost:
             self.give_up(self._slips.pop(item.id).tray, DeadlineExceeded(TOO_LATE))
-        for item in pick.batch.items if pick.batch else ():
+        return pick
+
+    def begin(self, batch: Batch, now: float) -> Job:
+        """A batch that was picked starts; what runs it."""
+        for item in batch.items:
             tray = self._slips[item.id].tray
             tray.began = now if tray.began is None else tray.began
-        return pick
+        return self.job(batch)
+
+    def unstage(self, batch: Batch) -> None:
+        """A batch that was picked does not start: its patches are queued again, but for those nobody wants."""
+        for item in self.scheduler.unstage(batch):
+            del self._slips[item.id]
+
+    def is_stale(self, batch: Batch, now: float) -> bool:
+        """Whether a batch that was picked a while ago should not run as it is."""
+        model = self.scheduler.model(batch.bucket)
+        too_large = batch.cost > model.max_batch_cost and len(batch.items) > 1
+        too_late = any(now + model.estimate(item.cost) > item.deadline for item in batch.items)
+        return too_large or too_late or any(self._slips[item.id].tray.settled for item in batch.items)
 
     def job(self, batch: Batch) -> Job:
         """What runs a batch."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, cast
 
 from app.nuclei import views as views_
 from app.nuclei.artifact import Artifact, prove
 from app.nuclei.engine import CPU, CUDA, OnnxEngine
 from app.nuclei.errors import ArtifactDrift, EngineUnavailable
+from app.nuclei.onboard import Staged
 from app.nuclei.types import Engine, HoverMaps, UInt8
 from app.nuclei.views import View
 
@@ -81,6 +82,11 @@ class DeviceEngine:
         return bool(getattr(self.engine, "boards", False))
 
     @property
+    def stages(self) -> bool:
+        """Whether a batch can be brought to the device while another one runs there."""
+        return self.boarded and bool(getattr(self.engine, "stages", False))
+
+    @property
     def pads(self) -> bool:
         """Whether batches are filled up to a power of two."""
         return bool(getattr(self.engine, "pads", False))
@@ -105,6 +111,14 @@ class DeviceEngine:
         if self.boarded if boarded is None else boarded:
             return views_.predict(self.engine, patches, views)
         return views_.average(self.engine.predict, patches, views)
+
+    def stage(self, patches: UInt8, views: Sequence[View]) -> Staged:
+        """Bring a batch to the device, if it `stages`; from any thread."""
+        return cast(OnnxEngine, self.engine).stage(patches, views)
+
+    def finish(self, staged: Staged) -> HoverMaps:
+        """Run a batch that was brought over; in the device's thread only."""
+        return cast(OnnxEngine, self.engine).finish(staged)
 
     def do(self, chore: Callable[[], T]) -> T:
         """Do something with the engine in the device's thread, between batches; returns what it returns."""

@@ -60,7 +60,7 @@ class Enrolment:
                 found = measured[together].per(len(views))
             else:
                 found = measured[Trial(bucket.patch_size, ONE_VIEW, engine.boards)]
-            self.runner.calibrate(bucket, cost_model(found, bucket, members))
+            self.runner.calibrate(bucket, cost_model(found, bucket, members, engine.pads))
 
     def _measured(self, artifact: Artifact, engine: DeviceEngine, trial: Trial, budget_s: float) -> Measured:
         key: Key = {
@@ -104,7 +104,8 @@ def device_averages_faster(measured: dict[Trial, Measured]) -> bool:
     return all(measured[Trial(one.patch_size, one.views, True)].rate >= measured[one].rate for one in here)
 
 
-def cost_model(measured: Measured, bucket: Bucket, members: int) -> CostModel:
-    """What was measured of one view, for all views of a bucket."""
+def cost_model(measured: Measured, bucket: Bucket, members: int, pads: bool = False) -> CostModel:
+    """What was measured of one view, for all views of a bucket; whether batches are filled up to a power of two."""
     cost = bucket.cost(members)
-    return CostModel(measured.a * bucket.views / cost, measured.b * bucket.views, measured.most * cost)
+    a, b = measured.a * bucket.views / cost, measured.b * bucket.views
+    return CostModel(a, b, measured.most * cost, cost if pads else 0.0)

@@ -7,12 +7,14 @@ Any other fault of a batch is looked for in the same way, so that one patch's fa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from app.nuclei.errors import InferenceFailed
+from app.nuclei.onboard import Staged
 from app.nuclei.types import HoverMaps, UInt8
 from app.nuclei.views import View
 from app.serving.device import DeviceEngine
@@ -41,14 +43,21 @@ class Attempt:
     rebuilt: bool = False
     faulty: bool = False
 
-    def run(self, patches: Sequence[UInt8]) -> None:
+    def run(self, patches: Sequence[UInt8], copy: Future[Staged] | None = None) -> None:
         """Run patches, each (P, P, 3).
+
+        Args:
+            patches: of one batch.
+            copy: what brings them to the device, if it was begun; one that failed is made anew.
 
         Raises:
             Exception: the run was ended, or the device is broken: `fault_of` says which.
         """
         try:
-            maps = self.engine.average(np.stack(patches), self.views)
+            if copy is not None and copy.exception() is None:
+                maps = self.engine.finish(copy.result())
+            else:
+                maps = self.engine.average(np.stack(patches), self.views)
         except Exception as error:
             self._recover(patches, error)
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.serving.work import WorkClass
+
 CPU_SLICE_S = 0.100
 GPU_SLICE_S = 0.060
 
@@ -34,3 +36,7 @@ class Rules:
     def __post_init__(self) -> None:
         if not min(self.interactive_weight, self.bulk_weight, self.quantum) > 0:
             raise ValueError("weights and quantum must be positive")
+
+    def wait_s(self, work_class: WorkClass) -> float:
+        """How long an idle device waits for company for an item of a class."""
+        return self.interactive_wait_s if work_class is WorkClass.INTERACTIVE else self.bulk_wait_s

@@ -2,8 +2,8 @@
 
 Requests come from other threads with patches and wait on a `Tray`. One lock guards scheduler and trays; the device
 works outside it. Between batches the thread does chores (a model proves itself, a batch size is measured), and after
-a minute without work it gives memory back. The next batch is not staged while one runs: on a CPU there is no copying
-that could overlap.
+a minute without work it gives memory back. On a GPU the next full batch is brought over while one runs
+(`app.serving.staging`); on a CPU there is no copying that could overlap.
 
 The thread does not die unseen: whatever it did not expect, and a device that stays broken, becomes `fault`; from then
 on everything is refused, and liveness fails.
@@ -29,6 +29,7 @@ from app.serving.device import DeviceEngine
 from app.serving.execution import FAILED, Attempt
 from app.serving.faults import Fault, fault_of
 from app.serving.scheduler import Cancelled, Scheduler
+from app.serving.staging import Prepared, Stage
 from app.serving.tray import Ticket, Tray
 from app.serving.watching import Ran, Watcher
 from app.serving.work import Batch, Bucket
@@ -71,6 +72,7 @@ class Runner:
         self._idle_s = idle_s
         self._changed = threading.Condition(threading.RLock())
         self._desk = Desk(Scheduler())
+        self._stage = Stage(self._desk, clock)
         self._chores: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy = False
         self._running: tuple[Batch, DeviceEngine] | None = None
@@ -93,6 +95,8 @@ class Runner:
             if ticket.cancelled:
                 raise Abandoned
             tray = self._desk.submit(ticket, job, patches, now)
+            self._stage.arrived(ticket.work_class)
+            self._stage_next()
             self._changed.notify_all()
             return tray
 
@@ -148,6 +152,7 @@ class Runner:
         """Refuse all that is queued and all that comes, with this error; what runs is finished."""
         with self._changed:
             self._stopped = self._stopped or error or Draining(STOPPING)
+            self._stage.clear()
             self._desk.refuse_queued(self._stopped)
             self._changed.notify_all()
 
@@ -156,6 +161,7 @@ class Runner:
         self.stop()
         if self._thread.is_alive():
             self._thread.join()
+        self._stage.drop()
 
     def interrupt(self) -> None:
         """End the run that is going on: it takes too long."""
@@ -193,6 +199,8 @@ class Runner:
                 if self._chores:
                     return partial(_fulfil, *self._chores.popleft())
                 now = self.clock()
+                if prepared := self._stage.take():
+                    return self._begin(prepared.batch, prepared)
                 pick = self._desk.pick(now)
                 if pick.batch:
                     return self._begin(pick.batch)
@@ -206,16 +214,17 @@ class Runner:
                 self._busy = False
                 self._changed.wait(None if until is None else max(0.0, until - now))
 
-    def _begin(self, batch: Batch) -> Callable[[], None]:
-        job = self._desk.job(batch)
+    def _begin(self, batch: Batch, prepared: Prepared | None = None) -> Callable[[], None]:
+        job = self._desk.begin(batch, self.clock())
         self._running = (batch, job.engine)
         self._warm.add(job.engine)
-        return partial(self._run, batch, job, self._desk.patches(batch))
+        self._stage_next()
+        return partial(self._run, batch, job, self._desk.patches(batch), prepared)
 
-    def _run(self, batch: Batch, job: Job, patches: list[UInt8]) -> None:
+    def _run(self, batch: Batch, job: Job, patches: list[UInt8], prepared: Prepared | None) -> None:
         attempt, broken, began = Attempt(job.engine, job.views), None, self.clock()
         try:
-            attempt.run(patches)
+            attempt.run(patches, prepared.copy if prepared else None)
         except Exception as error:
             broken = error if fault_of(error) is Fault.STICKY else None
             reason = DeviceFault(BROKEN) if broken else InferenceFailed(FAILED)
@@ -246,6 +255,7 @@ class Runner:
     def _break(self, error: BaseException) -> None:
         with self._changed:
             self.fault = f"{type(error).__name__}: {error}"
+            self._stage.drop()
             self._desk.fail_all(DeviceFault(BROKEN))
             while self._chores:
                 self._chores.popleft()[0].set_exception(DeviceFault(BROKEN))
@@ -264,6 +274,10 @@ class Runner:
         if not self._has_work():
             self._moved = now
         return now
+
+    def _stage_next(self) -> None:
+        if self._stopped is None and self.fault is None:
+            self._stage.fill(self._running[1] if self._running else None)
 
     def _has_work(self) -> bool:
         return bool(self._busy or self._desk or self._chores)

@@ -10,7 +10,7 @@ class -> bucket -> tenant -> request -> queue. `pick` goes down that tree:
    room that interactive work leaves goes to bulk work of the same bucket.
 5. Bulk never holds the device for longer than a slice                            (app.serving.costs).
 6. While the device is busy the queue makes the batches; an idle one waits a moment for company, bulk only.
-7. A batch may be picked while another runs; `unstage` puts it back if something more urgent arrives.
+7. A full batch may be picked while another runs; `unstage` puts it back if something more urgent arrives.
 
 Nothing here reads a clock, sleeps, locks or touches an array: time comes in as an argument, and whoever shares a
 scheduler between threads holds a lock. Every item submitted leaves exactly once: in a batch, as lost to its deadline
@@ -135,17 +135,20 @@ class Scheduler:
                 in_flight.append(item)
         return Cancelled(tuple(queued), tuple(in_flight))
 
-    def pick(self, now: float, free_slots: int) -> Pick:
+    def pick(self, now: float, free_slots: int, full: bool = False) -> Pick:
         """The next batch, which counts as running from now on until `done` or `unstage`.
 
         Args:
             now: the time.
             free_slots: the most items that the batch may hold; 0 or less: none.
+            full: whether it is only wanted if nothing that arrives could join it.
         """
         lost = self._drop_lost(now)
         if free_slots < 1 or not self._queued:
             return Pick(lost=lost)
         lane = self._next_lane()
+        if full and not self._is_full(lane, free_slots):
+            return Pick(lost=lost)
         until = self._wait_until(lane, free_slots)
         if until > now:
             return Pick(wait_until=until, lost=lost)
@@ -240,22 +243,22 @@ class Scheduler:
 
     def _wait_until(self, lane: Lane, free_slots: int) -> float:
         """When a batch of this lane should start; the past if there is no reason to wait."""
-        if self._in_flight or len(lane) < len(self._queued):  # waiting helps only if there is nothing else to do
+        # Company helps a batch that has room for it, if there is nothing else to do.
+        if self._in_flight or len(lane) < len(self._queued) or self._is_full(lane, free_slots):
             return -math.inf
-        if len(lane) >= free_slots or lane.cost + lane.head().cost > self._room(lane):  # full: no one could join
-            return -math.inf
-        wait_s = self.rules.interactive_wait_s if lane.work_class is INTERACTIVE else self.rules.bulk_wait_s
-        until = lane.oldest + wait_s
-        in_time = until + self._models[lane.bucket].estimate(lane.cost) <= lane.earliest[0]
-        return until if in_time else -math.inf
+        until = lane.oldest + self.rules.wait_s(lane.work_class)
+        end = until + self._models[lane.bucket].estimate(lane.cost)
+        return until if end <= lane.earliest[0] else -math.inf
+
+    def _is_full(self, lane: Lane, free_slots: int) -> bool:
+        return len(lane) >= free_slots or lane.cost + lane.head().cost > self._room(lane)
 
     def _send(self, lane: Lane, free_slots: int) -> Batch:
         model = self._models[lane.bucket]
         room = max(self._room(lane), lane.head().cost)
         items = self._bucket_turns[lane.work_class].take(lane, room, free_slots)
         if lane.work_class is INTERACTIVE and (bulk := self._lanes[BULK].get(lane.bucket)):
-            cost = sum(item.cost for item in items)
-            room = min(model.max_batch_cost - cost, self.rules.bulk_fill_s / model.a)
+            room = min(model.max_batch_cost - sum(i.cost for i in items), self.rules.bulk_fill_s / model.a)
             items += self._bucket_turns[BULK].take(bulk, room, free_slots - len(items))
             self._close_if_empty(bulk)
         self._close_if_empty(lane)

@@ -64,11 +64,31 @@ class Grey:
             raise RuntimeError("Failed to allocate memory")
 
 
+class Lorry(Grey):
+    """The same on a device to which patches are brought first; `copies` can be made to fail."""
+
+    boards = stages = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied: list[list[int]] = []
+        self.copies = True
+
+    def stage(self, patches: UInt8, views: object) -> UInt8:
+        self.copied.append(patches[:, 0, 0, 0].tolist())
+        if not self.copies:
+            raise RuntimeError("Failed to allocate memory for a copy")
+        return patches
+
+    def finish(self, staged: UInt8) -> HoverMaps:
+        return self.predict(staged)
+
+
 class Bench:
     """A runner that is at work, and requests for it."""
 
-    def __init__(self, most: int = 64, **options: object) -> None:
-        self.grey, self.opened = Grey(), 0
+    def __init__(self, most: int = 64, grey: Grey | None = None, **options: object) -> None:
+        self.grey, self.opened = grey or Grey(), 0
         self.runner = Runner(**options)  # type: ignore[arg-type]
         self.engine = DeviceEngine(self._open, self.runner)
         self.runner.calibrate(BUCKET, CostModel(0.001, 0.001, most))

@@ -75,3 +75,17 @@ def test_the_cost_of_a_patch_counts_pixels_views_and_members():
 
 def test_full_batches_set_the_pace():
     assert CostModel(0.01, 0.04, 16).cost_per_s == pytest.approx(16 / 0.2)
+
+
+def test_what_a_batch_is_filled_up_with_takes_time_as_well():
+    padded, plain = CostModel(0.01, 0.1, 64.0, unit=3.0), CostModel(0.01, 0.1, 64.0)
+    assert padded.estimate(5 * 3.0) == pytest.approx(plain.estimate(8 * 3.0))
+    assert padded.estimate(8 * 3.0) == pytest.approx(plain.estimate(8 * 3.0))
+    assert [padded.cost_within(plain.estimate(n * 3.0) + 1e-9) / 3.0 for n in (1, 2, 3, 7, 8)] == [1, 2, 2, 4, 8]
+
+
+def test_a_device_that_fills_up_is_learnt_from_by_what_it_ran():
+    padded, plain = CostModel(0.01, 0.0, 8.0, unit=1.0), CostModel(0.01, 0.0, 8.0)
+    padded.learn(5.0, 0.16)
+    plain.learn(8.0, 0.16)
+    assert (padded.a, padded.b) == (plain.a, plain.b)

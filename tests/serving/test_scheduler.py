@@ -1,7 +1,7 @@
 """Whatever callers do: every item leaves once, nothing dead runs, batches keep their limits, counters tell the truth.
 
-A state machine submits, cancels, picks, finishes, unstages and lets time pass in any order, with a device whose speed
-is not quite what the calibration said. What a reader should believe of `pick` is written in `_check_batch`.
+A state machine submits, cancels, picks, stages, finishes, unstages and lets time pass in any order, with a device
+whose speed is not quite what the calibration said. What a reader should believe of `pick` is written in `_check_batch`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self._picked(self.scheduler.pick(self.now, slots), slots)
 
     @precondition(lambda self: self.flying)
+    @rule(slots=st.integers(1, 12))
+    def stage(self, slots):
+        before = dict(self.queued)
+        pick = self.scheduler.pick(self.now, slots, full=True)
+        self._picked(pick, slots, full=True)
+        if pick.batch is not None and len(pick.batch.items) < slots:
+            lead = pick.batch.items[0].work_class
+            alike = [i for i in before.values() if (i.work_class, i.bucket) == (lead, pick.batch.bucket)]
+            estimate = self.scheduler.model(pick.batch.bucket).estimate
+            cost = sum(item.cost for item in pick.batch.items if item.work_class is lead)
+            more = cost + max(item.cost for item in alike)
+            assert more > MAX_COST - HAIR or (lead is BULK and estimate(more) > RULES.bulk_slice_s - HAIR)
+
+    @precondition(lambda self: self.flying)
     @rule(slowness=st.sampled_from([1.0, 1.0, 1.0, 1.3, 50.0]), representative=st.booleans())
     def done(self, slowness, representative):
         batch = self.flying.pop(0)
@@ -124,7 +138,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert sorted(self.ends) == sorted(self.submitted)
         assert self.scheduler.backlog() == {}
 
-    def _picked(self, pick: Pick, slots: int) -> None:
+    def _picked(self, pick: Pick, slots: int, full: bool = False) -> None:
         assert {item.id for item in pick.lost} == {item.id for item in self.queued.values() if self._is_dead(item)}
         self._leave(pick.lost)
         if pick.batch is not None:
@@ -138,7 +152,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not self.flying
             assert {item.work_class for item in self.queued.values()} == {BULK}
         else:
-            assert slots == 0 or not self.queued
+            assert full or slots == 0 or not self.queued
 
     def _check_batch(self, batch: Batch, slots: int) -> None:
         assert all(item is self.queued.get(item.id) for item in batch.items)
