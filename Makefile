@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run viewer test test-slow check bench train-lite evaluate clean
+.PHONY: demo run viewer test test-slow check bench promtool image-steps train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -47,6 +47,18 @@ bench: $(VENV)/dev  ## side by side against plain implementations; out/bench/res
 	$(BIN)/python -m tests.benchmarks.bench_lite
 	$(BIN)/python -m tests.benchmarks.bench_scheduler
 	$(BIN)/python -m tests.benchmarks.bench_first_call
+
+# Debian's package unpacked, not installed: no service starts, and nothing outside this folder changes.
+promtool: $(VENV)/dev  ## Prometheus and promtool into .venv/bin, where apt-get has them; tests that need them skip else
+	@if command -v promtool > /dev/null || test -x $(BIN)/promtool; then echo "promtool is there"; \
+	elif ! command -v apt-get > /dev/null; then echo "no apt-get: the tests of alerts by promtool will be skipped"; \
+	else there=$$(mktemp -d) && (cd $$there && { apt-get download -q prometheus \
+	    || { apt-get update -q && apt-get download -q prometheus; }; } && dpkg-deb -x prometheus_*.deb .) \
+	    && cp $$there/usr/bin/promtool $$there/usr/bin/prometheus $(BIN)/ \
+	    || echo "apt-get has no prometheus: the tests of alerts by promtool will be skipped"; rm -rf $$there; fi
+
+image-steps: $(VENV)/dev  ## the CPU image's steps in an empty folder, and the service started from there; minutes
+	$(BIN)/python docker/rehearse.py
 
 train-lite: $(VENV)/dev  ## train karyon-lite on the CPU; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml

@@ -6,6 +6,7 @@ gives the same nuclei, several times slower.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ Array = npt.NDArray[Any]
 
 
 _KERNEL_FILES = ("flood", "flood_queue", "jit", "landscape", "markers", "rings", "runs", "sobel", "tally", "tidying")
-_STAMP = tuple((path.stat().st_mtime, path.stat().st_size) for path in map(Path(__file__).with_stem, _KERNEL_FILES))
+# Contents, not times of change: copying into an image cuts those to whole seconds, and all would be compiled anew.
+_STAMP = hashlib.sha256(b"".join(Path(__file__).with_stem(stem).read_bytes() for stem in _KERNEL_FILES)).hexdigest()
 
 
 def fit_for_kernel(array: npt.NDArray[Any], dtype: type[np.generic]) -> Array:
@@ -36,7 +38,7 @@ def fit_for_kernel(array: npt.NDArray[Any], dtype: type[np.generic]) -> Array:
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first call, keep on disk, release the GIL; the plain function where numba is missing.
+    """Compile on first call, keep on disk if there is a place, release the GIL; the plain function without numba.
 
     A kernel that Python calls returns no array but fills those it is given: an array made by a kernel that was kept on
     disk as a part of another one cannot be handed out. No fast-math: sums keep their order, so a kernel's numbers
@@ -44,7 +46,10 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if not HAVE_NUMBA:
         return function
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    try:
+        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # nothing can be written: neither beside this file, nor at home, nor in NUMBA_CACHE_DIR
+        return numba.njit(nogil=True, error_model="numpy")(function)
     kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if kept is not None:  # numba looks at the kernel's own file alone, but kernels of other files are compiled into it
         kept._source_stamp = _STAMP
