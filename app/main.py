@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +20,7 @@ from starlette.types import Lifespan
 from app import __version__
 from app.admin import Admin
 from app.api import batch, errors, routes, slides, viewer
+from app.api.cors import Cors
 from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
 from app.api.rehearsal import keep_for_good, rehearse, unreported
@@ -29,6 +29,7 @@ from app.api.slideservices import SlideServices
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.engine import cpu_limit
 from app.nuclei.errors import Refusal
+from app.server import LAST_CALL_S, Server
 from app.serving.admission import WaitingRoom
 from app.serving.budget import Budget
 from app.serving.calibration import Shelf
@@ -40,6 +41,7 @@ from app.serving.models import Models, Resident
 from app.serving.rules import Rules
 from app.serving.runner import Runner
 from app.serving.slots import Slots
+from app.serving.store import require_model
 from app.serving.work import WorkClass
 from app.serving.workers import Workers
 from app.settings import Settings, cache_folder, load_settings
@@ -47,7 +49,6 @@ from app.telemetry import Metrics, Report, log, log_as_json, log_request
 
 EXIT_NO_PROGRESS = 70
 ROUTERS = (routes.router, routes.v1, batch.router, slides.router, viewer.router)
-LAST_CALL_S = 3.0  # what waits for the device is refused so long before time is up, so that the answer gets out
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
     "Research use only. Not for diagnostic procedures."
@@ -65,8 +66,12 @@ def create_app(
         settings: read from the environment if None.
         open_engine: makes an engine of an artifact; ONNX Runtime as the settings say if None.
         before_ready: called when all is loaded and rehearsed.
+
+    Raises:
+        UnknownModel, ArtifactInvalid: the model that the settings name is not there, so it could never be ready.
     """
     settings = settings or load_settings()
+    require_model(settings.model, settings.model_store)
     services = assemble(settings, open_engine or Opener(settings.precision, settings.gpu_memory))
     return application(services, partial(running, services=services, before_ready=before_ready))
 
@@ -90,6 +95,8 @@ def application(services: Services, lifespan: Lifespan[FastAPI] | None = None, r
     limits = services.settings
     app.add_middleware(BodyLimited, max_bytes=limits.max_bytes, elsewhere={UPLOADS: limits.slide_max_bytes})
     app.add_middleware(Answered)
+    if limits.cors_origins:
+        app.add_middleware(Cors, origins=limits.cors_origins)
     app.add_middleware(Accounted, metrics=services.metrics, report=report)  # added last, so it sees everything
     return app
 
@@ -112,7 +119,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
         lifecycle=Lifecycle(),
         models=Models(load, opened, settings.models_in_memory, enrolment.enrol),
         room=room,
-        budget=Budget(settings.max_queue_cost, settings.tenant_cost, runner, Rules()),
+        budget=Budget(settings.max_queue_cost, settings.tenant_cost, runner, Rules(), rate=settings.tenant_rate),
         runner=runner,
         vitals=Vitals(runner, settings.hang_s or HANG_S["cpu"]),
         workers={
@@ -198,61 +205,6 @@ def give_up(services: Services, error: Exception) -> None:
     log("the model does not serve", logging.ERROR, model=services.settings.model, reason=reason)
 
 
-class Server(uvicorn.Server):
-    """uvicorn that is unready from the first signal on, serves for a moment more, and ends with status 0."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        lifecycle: Lifecycle,
-        delay_s: float = 0.0,
-        last_call: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Not listening yet.
-
-        Args:
-            config: of uvicorn.
-            lifecycle: is told to drain.
-            delay_s: for so long new requests are served after the first signal.
-            last_call: refuses what still waits for the device, shortly before time is up.
-        """
-        super().__init__(config)
-        self._lifecycle = lifecycle
-        self._delay_s = delay_s
-        self._last_call = last_call
-
-    def handle_exit(self, sig: int, frame: object) -> None:
-        """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end."""
-        if self._lifecycle.state is State.DRAINING:  # asked a second time
-            self.force_exit = self.should_exit = True
-            return
-        self._lifecycle.drain(self._delay_s)
-        _after(self._delay_s, self._leave)
-
-    def _leave(self) -> None:
-        self.should_exit = True
-        if self.config.timeout_graceful_shutdown is not None:
-            _after(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S), self._last_call)
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Listen, and say where: with port 0 nobody else knows."""
-        await super().startup(sockets)  # type: ignore[arg-type]
-        for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
-                log("listening", host=host, port=port)
-
-
-def _after(seconds: float, call: Callable[[], None]) -> None:
-    """Call now, or from a thread that keeps nobody from ending."""
-    if not seconds:
-        call()
-        return
-    timer = threading.Timer(seconds, call)
-    timer.daemon = True
-    timer.start()
-
-
 def end_process(reason: str) -> None:
     """Leave at once: whatever hangs would not let an orderly end come to its end."""
     log("the process ends: it gets nowhere", logging.CRITICAL, reason=reason)
@@ -271,13 +223,13 @@ def serve(settings: Settings) -> int:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.shutdown_s,
+        timeout_graceful_shutdown=settings.shutdown_s + LAST_CALL_S,
     )
     services: Services = app.state.services
     watchdog = Watchdog(services.vitals, end_process)
     watchdog.start()
     with answering_probes(services, settings.admin_port):
-        Server(config, services.lifecycle, settings.drain_delay_s, services.runner.stop).run()
+        Server(config, services.lifecycle, settings.drain_delay_s, services.runner.abort).run()
     watchdog.stop()
     return 0
 

@@ -21,11 +21,18 @@ LET_PASS = frozenset({"KARYON_DATA", "KARYON_GOLDEN"})  # where tests and traini
 PILLOW_WARNS_ABOVE = 89_478_485  # pixels; beyond it the decoder's own alarm goes off
 
 
+Rights = Literal["all", "read"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class ApiKey(NamedTuple):
-    """One key that opens the service: the caller's id and the SHA-256 of the key, in lower-case hexadecimal."""
+    """One key that opens the service: the caller's id, the SHA-256 of the key in lower-case hexadecimal, and what it
+    may do: all, or read what is kept.
+    """
 
     id: str
     sha256: str
+    rights: Rights = "all"
 
 
 class Settings(BaseSettings):
@@ -110,16 +117,32 @@ class Settings(BaseSettings):
     tenant_cost: float = Field(
         4096.0, gt=0, allow_inf_nan=False, description="the same for one caller: an API key, or an address without keys"
     )
+    tenant_rate: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="such work per second that one caller may have done; unset: any"
+    )
     drain_delay_s: float = Field(
         5.0, ge=0, le=600, description="seconds that new requests are served after SIGTERM, while already unready"
     )
     hang_s: float | None = Field(
         None, gt=0, le=86400, description="seconds without progress that end the process; unset: 120, on a GPU 30"
     )
-    shutdown_s: int = Field(45, ge=0, description="seconds that running requests may take to finish after SIGTERM")
+    shutdown_s: int = Field(
+        45,
+        ge=0,
+        description="seconds that requests may take to finish after SIGTERM and that delay; 3 s later they are cut off",
+    )
 
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
-        (), description="who may call: comma-separated `id:sha256` pairs, the SHA-256 of each key in hexadecimal"
+        (),
+        description="who may call: comma-separated `id:sha256`, the SHA-256 of each key in hexadecimal; a key with "
+        "`:read` behind it may only look at what is kept",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        description="proxies whose `X-Forwarded-For` tells callers apart: comma-separated addresses or networks",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="web pages elsewhere that may ask from a browser: comma-separated origins, or `*`"
     )
     revision: str = Field(
         "unknown", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="revision of the running code, written into results"
@@ -133,6 +156,26 @@ class Settings(BaseSettings):
             return value
         return tuple(_api_key(entry) for entry in value.split(",") if entry.strip())
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(ipaddress.ip_network(entry.strip()) for entry in value.split(",") if entry.strip())
+        except ValueError:
+            raise ValueError("each entry is an address or a network, such as 10.0.0.5 or 10.0.0.0/24") from None
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        origins = (
+            tuple(entry.strip() for entry in value.split(",") if entry.strip()) if isinstance(value, str) else value
+        )
+        if not all(re.fullmatch(r"\*|https?://[^/\s*?#@]+", one) for one in origins):
+            raise ValueError("each entry is *, or scheme and host without a path, such as https://viewer.example.org")
+        return origins
+
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         if self.min_mpp > self.max_mpp:
@@ -145,10 +188,12 @@ class Settings(BaseSettings):
 
 
 def _api_key(entry: str) -> ApiKey:
-    match = re.fullmatch(r"\s*([A-Za-z0-9._-]{1,64}):([0-9a-fA-F]{64})\s*", entry)
+    match = re.fullmatch(r"\s*([A-Za-z0-9._-]{1,64}):([0-9a-fA-F]{64})(:read)?\s*", entry)
     if not match:  # the entry itself may be a key in clear text: it is not repeated
-        raise ValueError("each entry of KARYON_API_KEYS reads id:sha256, e.g. ward3:$(printf %s KEY | sha256sum)")
-    return ApiKey(match[1], match[2].lower())
+        raise ValueError(
+            "each entry of KARYON_API_KEYS reads id:sha256 or id:sha256:read, e.g. ward3:$(printf %s KEY | sha256sum)"
+        )
+    return ApiKey(match[1], match[2].lower(), "read" if match[3] else "all")
 
 
 def cache_folder(settings: Settings) -> Path:

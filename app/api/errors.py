@@ -26,6 +26,10 @@ class Unauthenticated(domain.Refusal):
     """The request carries no API key, or one that is not known."""
 
 
+class Forbidden(domain.Refusal):
+    """The caller is known, but may not do this."""
+
+
 class ClientGone(Exception):
     """The caller hung up; nobody reads an answer."""
 
@@ -40,6 +44,7 @@ class Answer(NamedTuple):
 
 ANSWER: dict[type[domain.Refusal], Answer] = {
     Unauthenticated: Answer(401, "unauthenticated", "No valid API key"),
+    Forbidden: Answer(403, "forbidden", "Not allowed"),
     domain.NotFound: Answer(404, "not-found", "Nothing at this address"),
     domain.UnknownModel: Answer(404, "unknown-model", "Unknown model"),
     domain.NotAcceptable: Answer(406, "not-acceptable", "No acceptable media type"),

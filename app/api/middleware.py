@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import ClientGone, problem
-from app.nuclei.errors import PayloadTooLarge, Refusal
+from app.nuclei.errors import PayloadTooLarge, Refusal, UnsupportedMediaType
 from app.telemetry import Metrics, Record, Report, log, log_request
 
 NOTICE = "research-use-only"
@@ -116,7 +116,8 @@ class Answered:
 
 @dataclass(frozen=True)
 class BodyLimited:
-    """Refuses a body above a number of bytes: by its announced length, and while it is being received.
+    """Refuses a body above a number of bytes: by its announced length, and while it is being received; and one that
+    is packed, whose bytes would say nothing about its length.
 
     Attributes:
         app: what comes next.
@@ -132,7 +133,9 @@ class BodyLimited:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        packed = headers.get("content-encoding", "identity").strip().lower() not in ("identity", "")
         most = self.elsewhere.get(scope["path"], self.max_bytes)
         too_long = announced.isdecimal() and int(announced[:19]) > most
         received = 0
@@ -141,6 +144,8 @@ class BodyLimited:
             nonlocal received
             if too_long:  # only now: who may not call, or calls too early, is told that first
                 raise _too_large(most)
+            if packed:
+                raise UnsupportedMediaType("a body is taken as it is: send it without Content-Encoding")
             message = await receive()
             received += len(message.get("body", b""))
             if received > most:

@@ -49,7 +49,7 @@ def services_of(request: Request) -> Services:
 def tenant_of(request: Request) -> str:
     """Who is calling; see `app.api.security`."""
     settings = services_of(request).settings
-    return identify(request, settings.api_keys, settings.allow_anonymous)
+    return identify(request, settings.api_keys, settings.allow_anonymous, settings.trusted_proxies)
 
 
 def ready_tenant(request: Request) -> str:
@@ -95,7 +95,7 @@ async def segment(
 
 
 def check_parameters(given: QueryParams, known: Collection[str] = PARAMETERS) -> None:
-    """Refuse query parameters that do not exist or come twice: a typing error must not pass for a default.
+    """Refuse query parameters that do not exist, come twice or are empty: no slip must pass for a default.
 
     Raises:
         InvalidParameter: naming the first one.
@@ -106,6 +106,8 @@ def check_parameters(given: QueryParams, known: Collection[str] = PARAMETERS) ->
             raise InvalidParameter(shown, f"there is no such parameter; there are {', '.join(sorted(known))}")
         if len(given.getlist(name)) > 1:
             raise InvalidParameter(name, f"{name} is given more than once")
+        if not given[name]:
+            raise InvalidParameter(name, f"{name} is given without a value; leave it out for the default")
 
 
 def result_headers(result: Result, record: Record) -> dict[str, str]:

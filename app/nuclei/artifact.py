@@ -145,6 +145,16 @@ def load_artifact(reference: str, store: Path | None = None) -> Artifact:
         ArtifactInvalid: the manifest is missing, unreadable or incomplete.
         DigestMismatch: a file is missing or not what the manifest says.
     """
+    return open_folder(find_folder(reference, store))
+
+
+def find_folder(reference: str, store: Path | None = None) -> Path:
+    """The folder of a model; nothing in it is read.
+
+    Raises:
+        UnknownModel: no such name or version.
+        ArtifactInvalid: no version of it is active.
+    """
     store = default_store() if store is None else store
     name, _, version = reference.partition("@")
     if not _plain(name) or not (store / name).is_dir():
@@ -152,7 +162,7 @@ def load_artifact(reference: str, store: Path | None = None) -> Artifact:
     version = version or active_version(store, name)
     if not _plain(version) or not (store / name / version).is_dir():
         raise UnknownModel(f"model {name} has no version {version!r}; it has {', '.join(_versions(store / name))}")
-    return open_folder(store / name / version)
+    return store / name / version
 
 
 def open_folder(folder: Path) -> Artifact:

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 
 from app.nuclei.errors import DeadlineUnattainable, Overloaded, PayloadTooLarge, TenantQuota
 from app.serving.admission import seconds_to_wait
+from app.serving.allowance import Allowance
 from app.serving.rules import Rules
 from app.serving.work import WorkClass
 
@@ -75,7 +76,13 @@ class Budget:
     """All cost that is admitted and not answered. Used from the event loop alone, so it needs no lock."""
 
     def __init__(
-        self, most: float, per_tenant: float, pace: Pace, rules: Rules, jitter: Callable[[], float] = random.random
+        self,
+        most: float,
+        per_tenant: float,
+        pace: Pace,
+        rules: Rules,
+        jitter: Callable[[], float] = random.random,
+        rate: float | None = None,
     ) -> None:
         """Nothing admitted.
 
@@ -85,6 +92,7 @@ class Budget:
             pace: of the device.
             rules: weights of the classes.
             jitter: draws from 0..1.
+            rate: cost per second that one tenant may have done in the long run, `per_tenant` at once; None: any.
         """
         self._most = most
         self._per_tenant = per_tenant
@@ -92,6 +100,7 @@ class Budget:
         self._weights = {WorkClass.INTERACTIVE: rules.interactive_weight, WorkClass.BULK: rules.bulk_weight}
         self._slice_s = rules.bulk_slice_s
         self._jitter = jitter
+        self._allowance = Allowance(rate, per_tenant)
         self._held: dict[WorkClass, float] = {}
         self._tenants: dict[str, float] = {}
         self._reservations: set[Reservation] = set()
@@ -107,7 +116,7 @@ class Budget:
 
         Raises:
             PayloadTooLarge: it is too much even for an idle replica.
-            TenantQuota: the tenant holds too much already.
+            TenantQuota: the tenant holds too much already, or had too much done lately.
             Overloaded: the queue is too long for its class.
             DeadlineUnattainable: it would not be done before the caller's deadline.
         """
@@ -118,6 +127,7 @@ class Budget:
         deadline = now + patience if claim.deadline is None else claim.deadline
         reservation = Reservation(claim, deadline, lambda cost: self._hold(claim, -cost))
         self._hold(claim, claim.cost)
+        self._allowance.spend(claim.tenant, claim.cost, now)
         self._reservations.add(reservation)
         try:
             yield reservation
@@ -164,6 +174,11 @@ class Budget:
                 f"with this request you would hold work of cost {self._per_tenant + over:g} at once; "
                 f"{self._per_tenant:g} are allowed",
                 seconds_to_wait(self._at_pace(over), self._jitter),
+            )
+        if short_s := self._allowance.short_s(claim.tenant, claim.cost, self._pace.clock()):
+            raise TenantQuota(
+                f"your allowance has no room for work of cost {claim.cost:g} yet; it refills as time passes",
+                seconds_to_wait(short_s, self._jitter),
             )
         if self.held + claim.cost > room:
             raise Overloaded("the queue is full", self._wait(claim))

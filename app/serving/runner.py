@@ -156,6 +156,12 @@ class Runner:
             self._desk.refuse_queued(self._stopped)
             self._changed.notify_all()
 
+    def abort(self) -> None:
+        """Stop, and end what runs: it is refused as well."""
+        with self._changed:
+            self.stop()
+            self.interrupt()
+
     def close(self) -> None:
         """Stop, and wait for the thread."""
         self.stop()
@@ -227,7 +233,7 @@ class Runner:
             attempt.run(patches, prepared.copy if prepared else None)
         except Exception as error:
             broken = error if fault_of(error) is Fault.STICKY else None
-            reason = DeviceFault(BROKEN) if broken else InferenceFailed(FAILED)
+            reason = DeviceFault(BROKEN) if broken else self._stopped or InferenceFailed(FAILED)
             attempt.results += [reason] * (len(patches) - len(attempt.results))
         elapsed = self.clock() - began
         with self._changed:

@@ -8,13 +8,32 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from app.nuclei.artifact import Artifact, open_folder, prove
-from app.nuclei.errors import ArtifactInvalid
+from app.nuclei.artifact import Artifact, default_store, find_folder, open_folder, prove
+from app.nuclei.errors import ArtifactInvalid, UnknownModel
 from app.nuclei.types import Engine
 
 CHUNK = 2**20
 OpenEngine = Callable[[Artifact], Engine]
 Progress = Callable[[int], object]
+
+
+def require_model(reference: str, store: Path | None) -> None:
+    """Find the model that a service is to start with, without reading it: one that is there may still be refused.
+
+    Args:
+        reference: NAME or NAME@VERSION, as `KARYON_MODEL` says.
+        store: folder of models, as `KARYON_MODEL_STORE` says.
+
+    Raises:
+        UnknownModel, ArtifactInvalid: it is not there; the message names the setting.
+    """
+    store = store or default_store()
+    if not store.is_dir():
+        raise UnknownModel(f"KARYON_MODEL_STORE: there is no folder {store}")
+    try:
+        find_folder(reference, store)
+    except UnknownModel as error:
+        raise UnknownModel(f"KARYON_MODEL: {error} (in {store})") from None
 
 
 def import_model(folder: Path, store: Path, open_engine: OpenEngine, activate: bool, progress: Progress) -> Artifact:

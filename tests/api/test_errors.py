@@ -14,8 +14,8 @@ from app.settings import ApiKey
 
 pytestmark = pytest.mark.anyio
 TABLE = {  # status and slug, as published
-    "unauthenticated": 401, "not-found": 404, "unknown-model": 404, "not-acceptable": 406, "conflict": 409,
-    "payload-too-large": 413,
+    "unauthenticated": 401, "forbidden": 403, "not-found": 404, "unknown-model": 404, "not-acceptable": 406,
+    "conflict": 409, "payload-too-large": 413,
     "unsupported-media-type": 415, "invalid-image": 422, "invalid-parameter": 422, "mpp-required": 422,
     "viewport-too-dense": 422, "inference-failed": 500,
     "missing-extra": 501, "overloaded": 503, "not-ready": 503, "draining": 503,
@@ -81,6 +81,13 @@ async def test_another_content_type_is_refused(service, png, kind):
     check(await service.segment(png, kind), 415, "unsupported-media-type")
 
 
+@pytest.mark.parametrize("packed", ["gzip", "br", "deflate", "gzip, identity", "GZIP"])
+async def test_a_packed_body_is_refused_and_a_plain_one_that_says_so_is_not(service, png, packed):
+    problem = check(await service.segment(png, headers={"Content-Encoding": packed}), 415, "unsupported-media-type")
+    assert "Content-Encoding" in problem["detail"]
+    assert (await service.segment(png, headers={"Content-Encoding": "identity"})).status_code == 200
+
+
 @pytest.mark.parametrize("mpp", ["0", "-0.5", "nan", "inf", "1e9", "1e-9", "half", ""])
 async def test_an_impossible_scale_is_refused_by_name(service, png, mpp):
     problem = check(await service.segment(png, params={"mpp": mpp}), 422, "invalid-parameter")
@@ -89,7 +96,15 @@ async def test_an_impossible_scale_is_refused_by_name(service, png, mpp):
 
 @pytest.mark.parametrize(
     ("query", "name"),
-    [("profile=best", "profile"), ("mmp=0.5", "mmp"), ("mpp=0.5&mpp=0.25", "mpp"), ("%3Cb%3E=1", "?")],
+    [
+        ("profile=best", "profile"),
+        ("mmp=0.5", "mmp"),
+        ("mpp=0.5&mpp=0.25", "mpp"),
+        ("%3Cb%3E=1", "?"),
+        ("model=", "model"),
+        ("mpp=0.5&model=", "model"),
+        ("profile=", "profile"),
+    ],
 )
 async def test_an_impossible_parameter_is_refused_by_name(service, png, query, name):
     problem = check(await service.segment(png, params=query), 422, "invalid-parameter")

@@ -19,7 +19,8 @@ import pytest
 import uvicorn
 
 from app.client import Client, ServiceError
-from app.main import Server, create_app
+from app.main import create_app
+from app.server import LAST_CALL_S, Server
 
 PATIENCE_S = 60
 
@@ -35,13 +36,23 @@ class Valve:
     """An engine that can be closed: batches then wait until it is opened again."""
 
     def __init__(self, engine) -> None:
-        self.engine, self.open, self.batches = engine, threading.Event(), 0
+        self.engine, self.open, self.batches, self.ended = engine, threading.Event(), 0, threading.Event()
         self.open.set()
 
     def predict(self, patches):
         self.batches += 1
-        assert self.open.wait(PATIENCE_S)
+        end = time.monotonic() + PATIENCE_S
+        while not self.open.wait(0.01):
+            assert time.monotonic() < end
+            if self.ended.is_set():
+                raise RuntimeError("Exiting due to terminate flag being set to true.")
         return self.engine.predict(patches)
+
+    def terminate(self):
+        self.ended.set()
+
+    def resume(self):
+        self.ended.clear()
 
 
 def ask(address: str, png: bytes) -> httpx.Response:
@@ -51,8 +62,9 @@ def ask(address: str, png: bytes) -> httpx.Response:
 @contextmanager
 def serving(app, shutdown_s: int | None = None) -> Iterator[tuple[Server, str]]:
     """The application under its own server in a thread, and its address."""
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=shutdown_s)
-    server = Server(config, app.state.services.lifecycle, 0.0, app.state.services.runner.stop)
+    limit = None if shutdown_s is None else shutdown_s + LAST_CALL_S
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=limit)
+    server = Server(config, app.state.services.lifecycle, 0.0, app.state.services.runner.abort)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -157,9 +169,9 @@ def test_sigterm_lets_running_work_finish(app, png, valve):
     assert [answer.status_code for answer in answers] == [200]
 
 
-def test_work_that_does_not_fit_into_the_drain_is_told_so(app, png, valve):
+def test_who_is_not_answered_when_time_is_up_is_told_so_whether_queued_or_running(app, png, valve):
     answers: dict[str, httpx.Response] = {}
-    with serving(app, shutdown_s=4) as (server, address):
+    with serving(app, shutdown_s=0) as (server, address):
         valve.open.clear()
         before = valve.batches
         running = threading.Thread(target=lambda: answers.update(running=ask(address, png)))
@@ -169,11 +181,26 @@ def test_work_that_does_not_fit_into_the_drain_is_told_so(app, png, valve):
         queued.start()
         wait_for(lambda: app.state.services.budget.held == 8, "the second request to be queued")
         server.handle_exit(signal.SIGTERM, None)
-        queued.join(PATIENCE_S)
+        for asking in (queued, running):
+            asking.join(PATIENCE_S)
+    assert {name: answer.status_code for name, answer in answers.items()} == {"running": 503, "queued": 503}
+    assert {answer.json()["type"] for answer in answers.values()} == {"urn:karyon:problem:draining"}
+
+
+def test_what_fits_into_the_time_is_finished_to_its_end(app, png, valve):
+    answers = []
+    with serving(app, shutdown_s=PATIENCE_S) as (server, address):
+        valve.open.clear()
+        before = valve.batches
+        asking = [threading.Thread(target=lambda: answers.append(ask(address, png))) for _ in range(4)]
+        for one in asking:
+            one.start()
+        wait_for(lambda: valve.batches > before and app.state.services.budget.held == 16, "one to run, three to wait")
+        server.handle_exit(signal.SIGTERM, None)
         valve.open.set()
-        running.join(PATIENCE_S)
-    assert (answers["running"].status_code, answers["queued"].status_code) == (200, 503)
-    assert answers["queued"].json()["type"] == "urn:karyon:problem:draining"
+        for one in asking:
+            one.join(PATIENCE_S)
+    assert [answer.status_code for answer in answers] == [200] * 4
 
 
 def test_after_sigterm_a_process_is_unready_and_serves_on_for_a_moment(onnx_store, png):
@@ -214,6 +241,8 @@ def test_the_process_logs_nothing_but_json(onnx_store, png):
         ({"KARYON_MAX_BITES": "5"}, "no such setting: KARYON_MAX_BITES"),
         ({"KARYON_HOST": "0.0.0.0"}, "KARYON_API_KEYS"),
         ({"KARYON_PORT": "many"}, "KARYON_PORT"),
+        ({"KARYON_TRUSTED_PROXIES": "everybody"}, "KARYON_TRUSTED_PROXIES"),
+        ({"KARYON_CORS_ORIGINS": "here"}, "KARYON_CORS_ORIGINS"),
     ],
 )
 def test_a_wrong_setting_stops_the_start(environment, reason):
@@ -221,3 +250,18 @@ def test_a_wrong_setting_stops_the_start(environment, reason):
     env = os.environ | environment
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, reason in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"KARYON_MODEL": "nobody"}, "KARYON_MODEL: there is no model called 'nobody'; there are karyon-lite"),
+        ({"KARYON_MODEL": "karyon-lite@99"}, "KARYON_MODEL: model karyon-lite has no version '99'"),
+        ({"KARYON_MODEL_STORE": "/nowhere"}, "KARYON_MODEL_STORE: there is no folder /nowhere"),
+    ],
+)
+def test_a_model_that_is_not_there_stops_the_start(environment, reason):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KARYON_")} | environment
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, reason in done.stderr, "Traceback" in done.stderr) == (4, True, False)

@@ -55,6 +55,27 @@ def test_a_tenant_over_its_quota_is_told_when_enough_of_its_work_is_done():
             assert busy.held == 90
 
 
+def test_a_tenant_that_had_its_share_lately_is_told_when_its_allowance_refills():
+    slow = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, rate=4.0)
+    with slow.reserve(claim(50)):
+        pass
+    with pytest.raises(TenantQuota) as refusal, slow.reserve(claim(30)):
+        pass
+    assert refusal.value.retry_after_s == 5  # 20 too much, 4 a second
+    with slow.reserve(claim(10)), slow.reserve(claim(60, "b")):
+        assert slow.held == 70
+
+
+def test_what_was_refused_is_not_spent():
+    slow = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, rate=4.0)
+    with slow.reserve(claim(60, "b")):
+        for _ in range(9):
+            with pytest.raises(Overloaded), slow.reserve(claim(50)):
+                pass
+    with slow.reserve(claim(60)) as held:
+        assert held.left == 60
+
+
 @pytest.mark.parametrize(("cost", "work_class"), [(61, INTERACTIVE), (61, BULK)])
 def test_what_an_idle_replica_would_refuse_is_too_large(cost, work_class):
     with pytest.raises(PayloadTooLarge), budget().reserve(claim(cost, work_class=work_class)):

@@ -160,6 +160,17 @@ def test_stopping_finishes_what_runs_and_refuses_what_waits(bench):
     assert bench.runner.healthy
 
 
+def test_aborting_refuses_what_runs_as_well(bench):
+    with bench.held():
+        queued = bench.submit(10)
+        bench.runner.abort()
+        for tray in (bench.first, queued):
+            with pytest.raises(Draining):
+                tray.wait()
+    bench.runner.close()
+    assert bench.runner.healthy
+
+
 def test_memory_is_given_back_once_after_idling():
     bench = Bench(idle_s=0.01)
     bench.submit(1).wait()

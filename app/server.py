@@ -1,0 +1,69 @@
+"""How does the process stop so that nobody loses an answer that still fits, and everybody else is told?
+
+signal -> unready, but serving for a moment more -> no new connections; those inside have their time -> whoever is not
+answered is told that the service stops -> connections are cut. The exit status is 0.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from app.serving.lifecycle import Lifecycle, State
+from app.telemetry import log
+
+LAST_CALL_S = 3  # seconds in which those whose time is up are told so, before connections are cut
+
+
+class Server(uvicorn.Server):
+    """uvicorn that is unready from the first signal on, serves for a moment more, and ends with status 0."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        delay_s: float = 0.0,
+        last_call: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Not listening yet.
+
+        Args:
+            config: of uvicorn.
+            lifecycle: is told to drain.
+            delay_s: for so long new requests are served after the first signal.
+            last_call: refuses what is not done when time is up, shortly before connections are cut.
+        """
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._delay_s = delay_s
+        self._last_call = last_call
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end."""
+        if self._lifecycle.state is State.DRAINING:  # asked a second time
+            self.force_exit = self.should_exit = True
+            return
+        self._lifecycle.drain(self._delay_s)
+        _after(self._delay_s, self._leave)
+
+    def _leave(self) -> None:
+        self.should_exit = True
+        if self.config.timeout_graceful_shutdown is not None:
+            _after(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S), self._last_call)
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Listen, and say where: with port 0 nobody else knows."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                log("listening", host=host, port=port)
+
+
+def _after(seconds: float, call: Callable[[], None]) -> None:
+    """Call from a thread that keeps nobody from ending: a signal handler may stand in the middle of anything."""
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
