@@ -9,7 +9,7 @@ import pytest
 
 from app.bench.processes import holdings
 from app.bench.server import BenchRefused, local, own_server
-from app.bench.target import server_timing
+from app.bench.target import served, server_timing
 from app.cli import main
 
 
@@ -43,6 +43,13 @@ def test_a_service_that_does_not_start_says_why(tmp_path):
 def test_stages_are_read_from_the_header():
     assert server_timing("infer;dur=12.50, postprocess;dur=3.00") == {"infer": 12.5, "postprocess": 3.0}
     assert server_timing("") == {}
+
+
+@pytest.mark.parametrize(
+    ("last", "number"), [(b'..."}\n{"done":true,"ok":7,"failed":1}\n', 7), (b'"features":[{"type"', 0), (b"", 0)]
+)
+def test_a_batch_tells_how_many_were_served_in_its_last_line(last, number):
+    assert served(last) == number
 
 
 def test_a_service_of_its_own_is_measured_and_ended(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,128 @@
+"""How much of what the network can do on this CPU does the service deliver?
+
+    python -m tests.benchmarks.bench_goodput [--seconds 20] [--rounds 3]
+
+Goodput ratio G: the highest rate of Poisson arrivals at which the interactive p99 stays within 2 s and nothing but
+2xx is answered, over what bare ONNX Runtime does at the batch size that calibration finds. Post-processing is left
+out of the service (`tests.benchmarks.without_separation`); the load generator runs in both arms. Every rate is a share
+of the bare rate measured just before it, so that a machine that changes its speed changes both; G is the median of
+the rounds. `capacity_cpu` is the same ratio for eight callers in a closed loop.
+
+Takes about rounds x 4 x seconds, 4 minutes as it stands.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+
+import anyio
+import httpx
+
+from app.bench.arrivals import poisson
+from app.bench.load import closed_loop, open_loop
+from app.bench.samples import Summary, keeping_up, summarise
+from app.bench.server import SERVE
+from app.bench.target import Target
+from tests.benchmarks.loading import MOST, OBJECTIVE_S, entry, options, real_tiles, report, service, warm
+
+BARE = (sys.executable, "-m", "tests.benchmarks.bare")
+WITHOUT_SEPARATION = (sys.executable, "-m", "tests.benchmarks.without_separation", *SERVE[3:])
+LADDER = (0.70, 0.75, 0.80, 0.85, 0.90, 0.95, 1.0)
+FIRST = LADDER.index(0.95)
+BAR = 0.95
+CALLERS = 8
+WAITING_ROOM = "128"  # 2 s of work at 50 tiles/s: with fewer places refusals would come long before the objective
+BARE_S = 6.0
+
+
+class Arms:
+    """The bare network and the service, both up."""
+
+    def __init__(self, bare: str, target: Target, sink: Target, seconds: float) -> None:
+        """Nothing measured yet."""
+        self._bare, self._target, self._sink, self._seconds = bare, target, sink, seconds
+        self._guess = 20.0
+
+    async def bare_rate(self) -> float:
+        """Patches per second of the bare network while as many tiles are sent somewhere."""
+
+        async def load() -> None:
+            await open_loop(self._sink.segment, poisson(self._guess, BARE_S, MOST))
+
+        async with anyio.create_task_group() as group, httpx.AsyncClient(timeout=60, trust_env=False) as http:
+            group.start_soon(load)
+            told = (await http.get(f"{self._bare}/measure", params={"seconds": BARE_S})).json()
+        self._guess = float(told["patches"] / told["seconds"])
+        return self._guess
+
+    async def at(self, rate: float, seed: int) -> Summary:
+        """The service under Poisson arrivals."""
+        samples = await open_loop(self._target.segment, poisson(rate, self._seconds, MOST, seed))
+        return summarise(samples, self._seconds, OBJECTIVE_S, keeping_up(samples, self._seconds))
+
+    async def capacity(self) -> float:
+        """What the service serves per second when eight callers always want something."""
+        samples = await closed_loop(self._target.segment, CALLERS, self._seconds)
+        return len(samples) / max(s.ended_s for s in samples)
+
+    async def passes(self, share: float, seed: int) -> bool:
+        """Whether the service bears a share of the bare rate."""
+        bare = await self.bare_rate()
+        own = await self.at(share * bare, seed)
+        good = own.sent == own.ok and own.p99_ms <= 1000 * OBJECTIVE_S
+        print(
+            f"bare {bare:.1f}/s, asked for {share:.0%} of it: p50 {own.p50_ms:.0f}, p99 {own.p99_ms:.0f} ms, "
+            f"{own.refused} refused, {own.failed} failed, settled: {own.stable}: {'borne' if good else 'too much'}",
+            flush=True,
+        )
+        return good
+
+
+async def highest(arms: Arms, round_: int) -> float:
+    """The highest share that is borne, by steps of 5 % from 95 % on; 0 if even the lowest is not."""
+    step = FIRST
+    if await arms.passes(LADDER[step], round_):
+        while step + 1 < len(LADDER) and await arms.passes(LADDER[step + 1], round_):
+            step += 1
+        return LADDER[step]
+    while step > 0:
+        step -= 1
+        if await arms.passes(LADDER[step], round_):
+            return LADDER[step]
+    return 0.0
+
+
+async def measure(bare: str, address: str, tiles: Sequence[bytes], seconds: float, rounds: int) -> None:
+    """All rounds; prints and merges the figures."""
+    async with Target(address, tiles) as target, Target(bare, tiles) as sink:
+        await warm(target)
+        arms = Arms(bare, target, sink, seconds)
+        ratios, found = [], []
+        for round_ in range(rounds):
+            before, able, after = await arms.bare_rate(), await arms.capacity(), await arms.bare_rate()
+            ratios.append(able / ((before + after) / 2))
+            found.append(await highest(arms, round_))
+    print(
+        f"rounds: {', '.join(f'{share:.0%}' for share in found)}; closed loop {', '.join(f'{r:.0%}' for r in ratios)}"
+    )
+    goodput, capacity = statistics.median(found), statistics.median(ratios)
+    report(
+        [
+            entry("goodput_cpu", goodput, "of bare ONNX Runtime, without post-processing", BAR, goodput >= BAR),
+            entry("capacity_cpu", capacity, "of bare ONNX Runtime, closed loop", None, None),
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, print, merge."""
+    own = options(__doc__, 20.0, rounds=3)
+    tiles = real_tiles()
+    with service(BARE) as bare, service(WITHOUT_SEPARATION, waiting_room=WAITING_ROOM) as server:
+        anyio.run(measure, bare.address, server.address, tiles, own.seconds, own.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What is the service without post-processing? `karyon serve`, but every image has no nuclei.
+
+    python -m tests.benchmarks.without_separation serve --port 0
+
+For the benchmark that compares queue, HTTP and decoding with the bare network; everything else is the real service.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from app.cli import main
+from app.nuclei import instances, qc
+from app.nuclei.segmenter import Segmenter
+from app.nuclei.types import HoverMaps, Mpp, Profile, Segmentation, UInt8
+
+UNSEEN = qc.assess(np.full((64, 64, 3), 255, np.uint8), 0, Mpp(0.5, 0.5))  # the technical check is left out as well
+
+
+def nothing(self: Segmenter, image: UInt8, mpp: Mpp, profile: Profile, maps: HoverMaps) -> Segmentation:
+    """The result of an image, as if no pixel were nucleus; no map is looked at."""
+    height, width = image.shape[:2]
+    grid = np.zeros(maps.np_prob.shape, np.int32)
+    nuclei = instances.describe(grid, maps.type_prob, (width / grid.shape[1], height / grid.shape[0]))
+    return Segmentation(grid, nuclei, height, width, mpp, self.artifact.manifest.mpp, profile, UNSEEN)
+
+
+if __name__ == "__main__":
+    Segmenter._nuclei = nothing  # type: ignore[method-assign]
+    sys.exit(main())
