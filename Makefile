@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run viewer test test-slow check bench promtool image-steps train-lite evaluate clean
+.PHONY: demo run viewer test test-slow check bench soak promtool image-steps train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -16,6 +16,11 @@ $(VENV)/serve: pyproject.toml constraints.txt
 # What develops and trains: the same, with torch's CPU build and the tools.
 $(VENV)/dev: $(VENV)/serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev]'
+	touch $@
+
+# What compares: LitServe, and worker processes.
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev,bench]'
 	touch $@
 
 demo: $(VENV)/serve  ## the real service on a free port, one tissue tile through it, out/demo.geojson and out/demo.png
@@ -41,12 +46,22 @@ check: $(VENV)/dev  ## format, lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-bench: $(VENV)/dev  ## side by side against plain implementations; out/bench/results.json
+bench: $(VENV)/bench  ## side by side against plain implementations; out/bench/results.json
 	$(BIN)/python -m tests.benchmarks.bench_separation
 	$(BIN)/python -m tests.benchmarks.bench_geojson
 	$(BIN)/python -m tests.benchmarks.bench_lite
 	$(BIN)/python -m tests.benchmarks.bench_scheduler
 	$(BIN)/python -m tests.benchmarks.bench_first_call
+	$(BIN)/python -m tests.benchmarks.bench_workers
+	$(BIN)/python -m tests.benchmarks.bench_latency
+	$(BIN)/python -m tests.benchmarks.bench_fairness
+	$(BIN)/python -m tests.benchmarks.bench_overload
+	$(BIN)/python -m tests.benchmarks.bench_goodput
+	$(BIN)/python -m tests.benchmarks.bench_faults
+	$(BIN)/python -m tests.benchmarks.bench_rivals
+
+soak: $(VENV)/dev  ## half an hour of mixed load with callers who hang up and bad input; does memory grow?
+	$(BIN)/python -m tests.benchmarks.bench_soak
 
 # Debian's package unpacked, not installed: no service starts, and nothing outside this folder changes.
 promtool: $(VENV)/dev  ## Prometheus and promtool into .venv/bin, where apt-get has them; tests that need them skip else

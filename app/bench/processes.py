@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-SHM = Path("/dev/shm")
+SHM = "/dev/shm/"
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a process tree holds: bytes (PSS), processes, threads, open files, and names in /dev/shm of the machine."""
+    """What a process tree holds: bytes (PSS), processes, threads, open files, and paths in /dev/shm that it maps."""
 
     pss_bytes: int
     processes: int
@@ -28,7 +28,7 @@ def holdings(pid: int) -> Holdings:
         processes=len(tree),
         threads=sum(_entries(f"/proc/{one}/task") for one in tree),
         files=sum(_entries(f"/proc/{one}/fd") for one in tree),
-        shared_memory=frozenset(os.listdir(SHM)) if SHM.is_dir() else frozenset(),
+        shared_memory=frozenset(path for one in tree for path in _shared(one)),
     )
 
 
@@ -58,6 +58,14 @@ def _own_pss_bytes(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _shared(pid: int) -> set[str]:
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    return {line[line.index(SHM) :] for line in lines if SHM in line}
 
 
 def _entries(folder: str) -> int:
