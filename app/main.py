@@ -19,7 +19,8 @@ from starlette.types import Lifespan
 
 from app import __version__
 from app.admin import Admin
-from app.api import batch, errors, routes, slides, viewer
+from app.api import batch, errors, routes, slidejobs, slides, viewer
+from app.api.analysts import Analysts
 from app.api.cors import Cors
 from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
@@ -48,7 +49,7 @@ from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, Report, log, log_as_json, log_request
 
 EXIT_NO_PROGRESS = 70
-ROUTERS = (routes.router, routes.v1, batch.router, slides.router, viewer.router)
+ROUTERS = (routes.router, routes.v1, batch.router, slides.router, *slidejobs.ROUTERS, viewer.router)
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
     "Research use only. Not for diagnostic procedures."
@@ -111,13 +112,15 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 
     enrolment = Enrolment(runner, Shelf(cache_folder(settings)), settings.calibration_s, threads)
     load = partial(load_artifact, store=settings.model_store)
+    models, slots = Models(load, opened, settings.models_in_memory, enrolment.enrol), Slots(threads)
+    lifecycle, analysts = Lifecycle(), Analysts(settings, models, runner, slots, metrics)
     # All in the room are served side by side: each has a thread, which waits for the device most of the time.
     room = WaitingRoom(settings.waiting_room, settings.waiting_room)
     return Services(
         settings=settings,
         metrics=metrics,
-        lifecycle=Lifecycle(),
-        models=Models(load, opened, settings.models_in_memory, enrolment.enrol),
+        lifecycle=lifecycle,
+        models=models,
         room=room,
         budget=Budget(settings.max_queue_cost, settings.tenant_cost, runner, Rules(), rate=settings.tenant_rate),
         runner=runner,
@@ -126,9 +129,9 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
             WorkClass.INTERACTIVE: Workers(settings.waiting_room, room.served),
             WorkClass.BULK: Workers(settings.bulk_at_once, lambda seconds: None),
         },
-        slots=Slots(threads),
+        slots=slots,
         decoders=CapacityLimiter(threads),
-        slides=SlideServices(settings),
+        slides=SlideServices(settings, analysts, lambda: lifecycle.state is State.READY),
     )
 
 

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="days after its last change that a slide is deleted with its results; unset: never",
     )
+    slide_window: int = Field(
+        1280, ge=64, le=16384, description="side of the windows in which slide jobs work, pixels at the model's scale"
+    )
+    slide_windows_at_once: int = Field(2, ge=1, le=64, description="windows of a slide job that are in work at once")
+    slide_jobs_at_once: int = Field(1, ge=1, le=64, description="slide jobs that are in work at once")
     bulk_at_once: int = Field(32, ge=1, le=1024, description="images of bulk requests that are in work at once")
 
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")

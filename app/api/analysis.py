@@ -151,9 +151,10 @@ class Analysis:
             raise
         except Exception as error:
             raise InferenceFailed("the model failed on this image; other requests are not affected") from error
-        return Result(segmentation, self._context(image.sha256, request_id), image, self.artifact.manifest)
+        return Result(segmentation, self.context(image.sha256, request_id), image, self.artifact.manifest)
 
-    def _context(self, input_sha256: str, request_id: str) -> RequestContext:
+    def context(self, input_sha256: str, request_id: str) -> RequestContext:
+        """What answers say besides their nuclei, of an input with this digest."""
         manifest = self.artifact.manifest
         return RequestContext(
             request_id=request_id,

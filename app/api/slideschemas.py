@@ -59,6 +59,17 @@ class Scale(Asked):
     mpp: float = Field(allow_inf_nan=False, description="um per pixel of level 0")
 
 
+class NewJob(Asked):
+    """What is to be analysed, and how; all of it may be left out."""
+
+    region: tuple[float, float, float, float] | None = Field(
+        None, description="x0, y0, x1, y1 in level-0 pixels; default: the whole slide"
+    )
+    profile: Literal["fast", "accurate"] | None = Field(None, description="one view, or the paper's three")
+    model: str | None = Field(None, max_length=200, description="NAME or NAME@VERSION, see /v1/models")
+    mpp: float | None = MPP
+
+
 class SlideModel(BaseModel):
     """The model whose results a slide holds."""
 
@@ -91,6 +102,31 @@ class JobState(BaseModel):
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class JobModel(BaseModel):
+    """The model of a job."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class JobEntry(JobState):
+    """A job as it stands."""
+
+    slide: str
+    done: int = Field(description="windows that are analysed and kept")
+    total: int = Field(description="windows with tissue; 0 until they are counted")
+    rate: float | None = Field(description="windows per second while it runs")
+    seconds_left: float | None
+    problem: dict[str, Any] | None = Field(description="why it failed, as errors are written")
+    region: list[float] = Field(description="x0, y0, x1, y1 in level-0 pixels")
+    profile: Literal["fast", "accurate"] | None
+    model: JobModel
+    created: str
+    started: str | None
+    finished: str | None
 
 
 class SlideShown(SlideEntry):
@@ -128,6 +164,16 @@ CHANGED = _answers(
     *(200, {"model": SlideEntry}, domain.NotFound, domain.InvalidParameter),
     *(domain.UnsupportedMediaType, domain.Conflict),
 )
+ACCEPTED = _answers(
+    202,
+    {"model": JobEntry} | LOCATED,
+    *(domain.NotFound, domain.UnknownModel, domain.InvalidParameter, domain.UnsupportedMediaType),
+    *(domain.MppRequired, domain.Conflict, domain.InvalidImage, domain.PayloadTooLarge),
+)
+JOB_FOUND = _answers(200, {"model": JobEntry}, domain.NotFound)
+EVENTS_SENT = _answers(
+    200, {"description": "the job, each time it changes", "content": {"text/event-stream": {}}}, domain.NotFound
+)
 GONE = _answers(204, {"description": "it is gone"}, domain.NotFound)
 
 
@@ -140,6 +186,7 @@ def _schema(model: type[Asked]) -> Json:
     return model.model_json_schema()
 
 
+JOB_BODY = json_body(NewJob, required=False)
 SCALE_BODY = json_body(Scale)
 SLIDE_BODY: Json = {
     "requestBody": {

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from app.api.analysts import Analysts
+from app.api.errors import problem_body
 from app.nuclei.errors import Draining, NotReady, Refusal
 from app.settings import Settings, slide_folder
 from app.slides.database import Database
 from app.slides.jobbook import JobBook
+from app.slides.jobs import Means, Worker
 from app.slides.library import Library
 from app.slides.records import Slide, now_ms
 from app.slides.store import Store
 from app.slides.uploads import Files
-from app.telemetry import log
+from app.telemetry import Record, log
 
 CLEAN_EVERY_S = 3600.0
 DAY_MS = 24 * 3600 * 1000
@@ -33,14 +38,22 @@ class Opened:
 
     library: Library
     book: JobBook
+    workers: tuple[Worker, ...]
 
 
 class SlideServices:
     """Slides, their files, results and jobs; every method may be called from any thread, and blocks."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is opened or written yet."""
-        self._settings = settings
+    def __init__(self, settings: Settings, analysts: Analysts, ready: Callable[[], bool]) -> None:
+        """Nothing is opened or written yet.
+
+        Args:
+            settings: of the service.
+            analysts: open the models of jobs.
+            ready: whether jobs may be taken now.
+        """
+        self.analysts = analysts
+        self._settings, self._ready = settings, ready
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._opened: Opened | None = None
@@ -61,6 +74,11 @@ class SlideServices:
         """Jobs; raises as `library`."""
         return self._open().book
 
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Who does the jobs; raises as `library`."""
+        return self._open().workers
+
     def slide(self, slide_id: str, tenant: str) -> Slide:
         """A slide of a caller.
 
@@ -79,23 +97,39 @@ class SlideServices:
         if self._keeper.is_alive():
             self._keeper.join()
         with self._lock:
-            if self._opened is not None:
-                self._opened.library.store.database.close()
-                self._opened = None
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            for worker in opened.workers:
+                worker.close()
+            opened.library.store.database.close()
 
     def _open(self) -> Opened:
         with self._lock:
             if self._stop.is_set():
                 raise Draining("this service is stopping; another one may take the request")
             if self._opened is None:
-                self._opened = open_store(self._settings)
+                library = open_store(self._settings)
+                book = JobBook(library.store.database)
+                self._opened = Opened(library, book, tuple(self._hired(library, book)))
             return self._opened
+
+    def _hired(self, library: Library, book: JobBook) -> Iterator[Worker]:
+        own = self._settings
+        means = Means(
+            *(library, book, self.analysts, explain, own.slide_window, own.slide_windows_at_once, self._ready)
+        )
+        for _ in range(own.slide_jobs_at_once):
+            worker = Worker(means)
+            worker.start()
+            yield worker
 
     def _keep(self) -> None:
         while True:
             try:
                 if self._opened is not None or is_there(self._settings):
                     self._clean(self._open().library)
+            except Draining:
+                return
             except Exception as error:  # whatever it is, it must not end the cleaning for good
                 log("the store was not cleaned up", logging.WARNING, reason=f"{type(error).__name__}: {error}")
             if self._stop.wait(CLEAN_EVERY_S):
@@ -126,7 +160,7 @@ def is_there(settings: Settings) -> bool:
     return not url.startswith(SQLITE) or Path(url.removeprefix(SQLITE)).exists()
 
 
-def open_store(settings: Settings) -> Opened:
+def open_store(settings: Settings) -> Library:
     """Open the store, made if it is not there.
 
     Raises:
@@ -144,4 +178,13 @@ def open_store(settings: Settings) -> Opened:
         raise NotReady("the store cannot be opened; the log says why") from error
     store = Store(database, settings.store_quota)
     files = Files(folder, settings.slide_max_bytes, store.room_bytes)
-    return Opened(Library(store, files, settings.slide_root), JobBook(database))
+    return Library(store, files, settings.slide_root)
+
+
+def explain(error: Exception, job_id: str) -> dict[str, Any]:
+    """What stopped a job, as the problem that is written into it; what nobody expected is logged."""
+    if not isinstance(error, Refusal):
+        log("unexpected error", logging.ERROR, error, request_id=job_id)
+    body = problem_body(error, Record(job_id))
+    log("slide job", logging.WARNING, job=job_id, problem=body["type"], detail=body["detail"])
+    return body

@@ -124,24 +124,24 @@ def tissue_mask(image: UInt8) -> Bool:
     Returns:
         (h, w) bool on a copy of at most 256 pixels a side. Grey and black things (pen, fold, film edge) are no tissue.
     """
-    return _stained(_shrunk(image, cv2.INTER_AREA))
+    return stained(_shrunk(image, cv2.INTER_AREA))
 
 
 def _measure(image: UInt8, mpp: Mpp) -> dict[str, float]:
     thumb = _shrunk(image, cv2.INTER_AREA)
-    tissue = _stained(thumb)
+    tissue = stained(thumb)
     measures = {
         "tissue_fraction": tissue.mean(),
         "black_fraction": (_extremes(thumb)[1] < 40).mean(),
         "pen_fraction": _pen(thumb).mean(),
     }
     if measures["tissue_fraction"] > 0:
-        stained = thumb[tissue]
+        coloured = thumb[tissue]
         measures |= {
-            "tissue_lightness": stained.mean() / 255,
+            "tissue_lightness": coloured.mean() / 255,
             "clipped_fraction": _clipped(image),
         }
-        measures |= _stain(_DENSITY[stained])
+        measures |= _stain(_DENSITY[coloured])
         if (sharpness := _sharpness(image, mpp)) is not None:
             measures["sharpness"] = sharpness
     return {name: round(float(value), 4) for name, value in measures.items()}
@@ -183,7 +183,8 @@ def _shrunk(image: UInt8, how: int) -> UInt8:
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 
-def _stained(thumb: UInt8) -> Bool:
+def stained(thumb: UInt8) -> Bool:
+    """(h, w) bool: which pixels of a small image (h, w, 3) are tissue; see `tissue_mask`."""
     darkest, brightest = _extremes(thumb)
     density, chroma = _DENSITY[darkest], _DENSITY[darkest] - _DENSITY[brightest]
     mask: Bool = (density > 0.1) & (chroma > 0.05) & (brightest >= 25)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -72,35 +72,60 @@ class Segmenter:
         with self._timed("resample"):
             resampled = self._resample(image, scale)
         maps = self.maps(resampled, profile)
-        with self.separating(), self._timed("postprocess"):
-            return self._nuclei(image, scale, profile, maps)
+        step = image.shape[1] / resampled.shape[1], image.shape[0] / resampled.shape[0]
+        return self.nuclei(image, maps, scale, step, profile)
 
-    def maps(self, image: UInt8, profile: Profile) -> HoverMaps:
+    def maps(
+        self, image: UInt8, profile: Profile, plan: tiling.Tiling | None = None, wanted: Sequence[bool] | None = None
+    ) -> HoverMaps:
         """The averaged maps (H, W) of an image that is at the model's mpp already.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            profile: views that are averaged.
+            plan: how the image is cut; as suits its size if None.
+            wanted: which patches of the plan the network sees, all if None; the others are taken for background.
 
         Raises:
             InferenceFailed: a map holds what is no number; without nuclei it would look like empty tissue.
         """
         manifest = self.artifact.manifest
-        plan = tiling.plan(image.shape[0], image.shape[1], manifest.patch_sizes, manifest.margin)
+        plan = plan or tiling.plan(image.shape[0], image.shape[1], manifest.patch_sizes, manifest.margin)
         chosen = manifest.views(profile)
         patches = list(plan.cut(image))  # views of the image, not copies
-        found: list[HoverMaps] = []
+        seen = [i for i in range(len(patches)) if wanted is None or wanted[i]]
+        found: dict[int, HoverMaps] = {}
         with self._timed("infer"):
-            for first in range(0, len(patches), self.batch):
-                together = views.predict(self.engine, np.stack(patches[first : first + self.batch]), chosen)
-                found.extend(together[i] for i in range(len(together)))
+            for first in range(0, len(seen), self.batch):
+                group = seen[first : first + self.batch]
+                together = views.predict(self.engine, np.stack([patches[i] for i in group]), chosen)
+                found |= {i: together[at] for at, i in enumerate(group)}
+        if len(seen) < len(patches):
+            nothing = background(plan.patch, len(manifest.classes))
+            found |= {i: nothing for i in range(len(patches)) if i not in found}
         with self._timed("aggregate"):
-            return finite(plan.stitch(found))
+            return finite(plan.stitch([found[i] for i in range(len(patches))]))
 
-    def _nuclei(self, image: UInt8, mpp: Mpp, profile: Profile, maps: HoverMaps) -> Segmentation:
+    def nuclei(
+        self, image: UInt8, maps: HoverMaps, mpp: Mpp, step: tuple[float, float], profile: Profile
+    ) -> Segmentation:
+        """What the maps of an image say: its nuclei, separated and described, and the technical check.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, at the caller's scale or at that of the maps.
+            maps: (h, w), at the model's mpp.
+            mpp: of the caller's image.
+            step: (x, y), pixels of the caller's image per pixel of the maps.
+            profile: whose views were averaged.
+        """
         manifest = self.artifact.manifest
-        height, width = image.shape[:2]
-        labels = hover.separate(maps.np_prob, maps.hv, manifest.postprocess)
-        grid, repaired, dropped = instances.tidy(labels)
-        scale = (width / grid.shape[1], height / grid.shape[0])
-        nuclei = instances.describe(grid, calibrated(maps.type_prob, grid > 0, manifest.temperature), scale)
-        report = qc.assess(image, len(nuclei), mpp)
+        with self.separating(), self._timed("postprocess"):
+            labels = hover.separate(maps.np_prob, maps.hv, manifest.postprocess)
+            grid, repaired, dropped = instances.tidy(labels)
+            nuclei = instances.describe(grid, calibrated(maps.type_prob, grid > 0, manifest.temperature), step)
+            height, width = (max(1, round(n * s)) for n, s in zip(grid.shape, step[::-1], strict=True))
+            shown = (width / image.shape[1], height / image.shape[0])
+            report = qc.assess(image, len(nuclei), replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]))
         return Segmentation(
             grid, nuclei, height, width, mpp, manifest.mpp, profile, report, repaired=repaired, dropped=dropped
         )
@@ -125,6 +150,18 @@ class Segmenter:
         began = time.perf_counter()
         yield
         self.observe(stage, time.perf_counter() - began)
+
+
+def background(patch: int, classes: int) -> HoverMaps:
+    """The maps (P, P) of a patch without nuclei.
+
+    Args:
+        patch: P.
+        classes: besides the background.
+    """
+    type_prob = np.zeros((patch, patch, classes + 1), np.float32)
+    type_prob[..., 0] = 1
+    return HoverMaps(np.zeros((patch, patch), np.float32), np.zeros((patch, patch, 2), np.float32), type_prob)
 
 
 def finite(maps: HoverMaps) -> HoverMaps:

@@ -8,7 +8,8 @@ cancels, cannot both win.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +136,22 @@ class JobBook:
             first = and_(jobs.c.id == job_id, jobs.c.started_ms.is_(None))
             connection.execute(update(jobs).where(first).values(started_ms=now))
             return _one(connection, jobs.c.id == job_id)
+
+    def take_back(self, is_dead: Callable[[str], bool]) -> int:
+        """Queue the jobs again whose workers are known to be dead, without waiting for their leases; how many.
+
+        Args:
+            is_dead: asked for each worker that holds a job.
+        """
+        held = select(jobs.c.id, jobs.c.worker).where(jobs.c.state == "running")
+        with self.database.read() as connection:
+            lost = [row for row in connection.execute(held) if is_dead(row.worker)]
+        taken = 0
+        for row in lost:
+            with suppress(Conflict):
+                self.release(row.id, row.worker)
+                taken += 1
+        return taken
 
     def advance(self, job_id: str, worker: str, done: int, total: int) -> None:
         """Say how far a job is, and keep it.

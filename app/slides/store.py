@@ -192,11 +192,22 @@ def claim(connection: Connection, slide: Slide, model: ModelKey) -> None:
     Raises:
         Conflict: if the slide holds results of another model or other settings.
     """
+    check_model(slide, model)
     if slide.model is None:
         names = dict(zip(("model_name", "model_version", "model_sha256"), model[:3], strict=True))
         settings = {"config_sha256": model.config_sha256, "profile": model.profile}
         connection.execute(update(slides).where(slides.c.id == slide.id).values(names | settings))
-    elif (slide.model.sha256, slide.model.config_sha256) != (model.sha256, model.config_sha256):
+
+
+def check_model(slide: Slide, model: ModelKey) -> None:
+    """Refuse results that a slide must not hold beside those that it has.
+
+    Raises:
+        Conflict: if it holds results of another model or other settings.
+    """
+    if slide.model is None:
+        return
+    if (slide.model.sha256, slide.model.config_sha256) != (model.sha256, model.config_sha256):
         raise Conflict(
             f"the slide holds results of {slide.model.name}@{slide.model.version}, profile {slide.model.profile};"
             " results of another model or with other settings need a slide of their own"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from fastapi import FastAPI
 from PIL import Image
 
 from app.main import create_app
-from app.nuclei.hover import NATIVE
-from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import Engine, UInt8
 from app.settings import Settings
+from tests.built import build_model, manifest_of
 
 pytestmark = pytest.mark.anyio
 START_S = 60
@@ -39,39 +37,6 @@ def store(tmp_path: Path, ink: Engine, tissue: UInt8) -> Path:
     build_model(tmp_path / "store" / "ink" / "1", ink, tissue[:256, :256])
     (tmp_path / "store" / "ink" / "ACTIVE").write_text("1\n")
     return tmp_path / "store"
-
-
-def build_model(folder: Path, engine: Engine, image: UInt8, **changes: Any) -> Path:
-    folder.mkdir(parents=True)
-    patch = np.zeros((1, 256, 256, 3), np.uint8)
-    patch[0, : image.shape[0], : image.shape[1]] = image
-    maps = engine.predict(patch)
-    np.savez(folder / "golden.npz", patches=patch, np_prob=maps.np_prob, hv=maps.hv, type_prob=maps.type_prob)
-    (folder / "ink.onnx").write_bytes(b"no weights: ink is dark")
-    (folder / "manifest.json").write_text(json.dumps(manifest_of(folder) | changes))
-    return folder
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("ink.onnx", "golden.npz")}
-    return {
-        "schema": 1,
-        "name": "ink",
-        "version": folder.name,
-        "members": [{"encoder": "ink", "file": "ink.onnx", "sha256": digests["ink.onnx"], "parameters": 0}],
-        "classes": list(NAMES),
-        "mpp": 0.5,
-        "patch_sizes": [256, 512],
-        "margin": 64,
-        "postprocess": asdict(NATIVE),
-        "profiles": {"fast": ["original"], "accurate": ["original", "left-right", "up-down"]},
-        "calibration": {"temperature": 1.0},
-        "licence": "CC0-1.0",
-        "training": {"data": "drawn discs"},
-        "tumour_burden_reason": "discs are no tissue",
-        "scores": {},
-        "golden": {"file": "golden.npz", "sha256": digests["golden.npz"], "tolerance": 1e-3},
-    }
 
 
 @pytest.fixture(scope="session")

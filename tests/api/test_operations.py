@@ -162,6 +162,7 @@ async def test_every_address_is_documented(service):
     page = (await service.http.get("/docs")).text
     assert set(schema["paths"]) >= {
         "/v1/segment", "/v1/segment/batch", "/v1/models", "/v1/slides", "/v1/slides/{slide_id}",
+        "/v1/slides/{slide_id}/jobs", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/events",
         "/healthz/startup", "/healthz/ready", "/healthz/live", "/metrics",
     }  # fmt: skip
     assert all(f"<code>{path}</code>" in page for path in schema["paths"])
