@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from app.nuclei.types import Float32, UInt8
 from app.nuclei.views import VIEWS, View
@@ -58,10 +59,22 @@ def recolour(image: UInt8, jitter: Jitter, rng: np.random.Generator) -> UInt8:
 
 
 def _restain(image: UInt8, amount: float, rng: np.random.Generator) -> UInt8:
-    table = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    stains = table[image] @ HED_FROM_OD
     factor = rng.uniform(1 - amount, 1 + amount, 3).astype(np.float32)
     shift = rng.uniform(-amount, amount, 3).astype(np.float32) / 4
+    return stained(image, factor, shift)
+
+
+def stained(image: UInt8, factor: npt.ArrayLike, shift: npt.ArrayLike = 0.0) -> UInt8:
+    """The same tissue with more or less of each stain.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        factor: of haematoxylin, eosin and residue.
+        shift: added to the density of each, on tissue only.
+    """
+    factor, shift = np.asarray(factor, np.float32), np.asarray(shift, np.float32)
+    table = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+    stains = table[image] @ HED_FROM_OD
     tissue = np.clip(stains.sum(-1, keepdims=True), 0, 1)  # glass stays white
     density = (stains * factor + shift * tissue) @ np.linalg.inv(HED_FROM_OD)
     return _to_bytes(256 * np.exp(-density) - 1)

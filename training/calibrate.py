@@ -17,6 +17,7 @@ from app.nuclei.hover import OperatingPoint
 from app.nuclei.segmenter import calibrated
 from app.nuclei.types import Float64, HoverMaps, Int32, Int64
 from training.data.sample import Sample
+from training.matching import met
 
 BINS = 15
 
@@ -94,17 +95,4 @@ def _probabilities(images: Sequence[Found], temperature: float) -> tuple[Float64
 
 def _found(sample: Sample, maps: HoverMaps, point: OperatingPoint) -> Found:
     labels = instances.tidy(hover.separate(maps.np_prob, maps.hv, point))[0]
-    return Found(labels, maps, _true_classes(labels, sample))
-
-
-def _true_classes(labels: Int32, sample: Sample) -> Int64:
-    """(N,) class of the true nucleus that each found one meets at IoU > 0.5; 0 where there is none."""
-    true = sample.instance_map
-    span = int(true.max()) + 1
-    pairs, shared = np.unique(labels.astype(np.int64) * span + true, return_counts=True)
-    found, met = pairs // span, pairs % span
-    areas, true_areas = np.bincount(labels.ravel()), np.bincount(true.ravel(), minlength=span)
-    good = (found > 0) & (met > 0) & (shared / (areas[found] + true_areas[met] - shared) > 0.5)
-    classes = np.zeros(len(areas), np.int64)
-    classes[found[good]] = sample.types[met[good]]
-    return classes[1:]
+    return Found(labels, maps, sample.types[met(labels, sample.instance_map)].astype(np.int64))

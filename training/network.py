@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.blocks import Bottleneck, DenseBlock, Head
+from training.efficientnet import EfficientLite
 from training.lite import Lite
 from training.maps import NC_CHANNELS, Logits, activate
 
@@ -114,6 +115,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet101": partial(Member, (3, 4, 23, 3), 1, False),
     "hovernet": partial(HoverNet, (3, 4, 6, 3)),
     "lite": Lite,
+    "efficient-lite": partial(EfficientLite, 2),
+    "efficient-lite-full": partial(EfficientLite, 1),
     # The same shapes, narrow: for trials of a recipe's path, where scores do not matter.
     "seresnext50-narrow": partial(Member, (1, 1, 1, 1), 8, True, width=8),
     "seresnext101-narrow": partial(Member, (1, 1, 3, 1), 8, True, width=8),

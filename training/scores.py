@@ -18,6 +18,8 @@ from app.nuclei.types import Float64, Int32, UInt8
 RADIUS = 6
 """Pixels at 0.5 mpp within which a centroid is found (3 um)."""
 RESAMPLES = 2000
+PAIRED = ("mpq_plus", "bpq", "dice", "detection_f1", "r2_common")
+"""What two models are compared by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ def summarise(images: Sequence[ImageScore], seed: int = 1) -> dict[str, Any]:
     return {name: _interval(score, images, everyone, draws) for name, score in SCORES.items()}
 
 
-def compare(first: Sequence[ImageScore], second: Sequence[ImageScore], seed: int = 1) -> dict[str, dict[str, float]]:
+def compare(
+    first: Sequence[ImageScore], second: Sequence[ImageScore], names: Sequence[str] = PAIRED, seed: int = 1
+) -> dict[str, dict[str, float]]:
     """Paired bootstrap over the same images: by how much the first is above the second, with its 95 % interval.
 
     Raises:
@@ -96,7 +100,7 @@ def compare(first: Sequence[ImageScore], second: Sequence[ImageScore], seed: int
     everyone = np.arange(len(first))
     draws = [rng.choice(everyone, len(first)) for _ in range(RESAMPLES)]
     result = {}
-    for name in PAIRED:
+    for name in names:
         gaps = [float(np.mean(SCORES[name](first, d)) - np.mean(SCORES[name](second, d))) for d in (everyone, *draws)]
         low, high = np.nanpercentile(gaps[1:], [2.5, 97.5])
         result[name] = {"value": gaps[0], "low": float(low), "high": float(high)}
@@ -150,7 +154,6 @@ SCORES: dict[str, Score] = {
     "detection_f1_per_class": lambda s, w: _f1(_sum(s, w, "detection_classes")),
     "r2_per_class": _r2,
 }
-PAIRED = ("mpq_plus", "bpq", "dice", "detection_f1", "r2_common")
 
 
 def _interval(score: Score, images: Sequence[ImageScore], everyone: Any, draws: Sequence[Any]) -> dict[str, Any]:

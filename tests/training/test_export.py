@@ -92,11 +92,18 @@ def test_an_evaluation_writes_scores_pictures_and_the_card(store: Path, data_roo
     artifact = load_artifact("pair", store)
     samples = lizard.read(data_root / "lizard", ["consep"])[:2]
     result = evaluate.run(artifact, samples, "consep", "fast", tmp_path)
-    card.update(artifact, result)
+    card.update(artifact, result, tmp_path / "reliability.png")
     assert json.loads((tmp_path / "metrics.json").read_text())["scores"] == result["scores"]
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".png"}
     assert load_artifact("pair", store).manifest.scores["images"] == 2
     assert "95 % interval" in (artifact.folder / "MODEL_CARD.md").read_text()
+    assert (artifact.folder / "reliability.png").exists()
+
+
+def test_the_manifest_of_a_resumed_run_adds_up_its_minutes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(RunConfig(name="run", network="lite-narrow").model_dump_json())
+    (tmp_path / "metrics.csv").write_text("epoch,minutes\n0,4.5\n1,5.25\n")
+    assert manifest_of_run(tmp_path, "pair", "1")["training"]["minutes"] == 9.8
 
 
 def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""What can a CPU run that has seen a million photographs? EfficientNet-Lite0 as encoder of a small network.
+
+The shapes are those of EfficientNet-Lite0 (Tan and Le, 2019, without squeeze-and-excitation and with ReLU6), so that
+its published ImageNet weights fit; its last stage and classifier are left out. A stem without stride keeps every
+feature at twice the resolution that it was learnt at, as the paper's members do with theirs (PAPER.md 1).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.lite import LiteBlock
+from training.maps import NC_CHANNELS, Logits
+
+
+class Stage(NamedTuple):
+    """Inverted residual blocks of one kind: how many, kernel, stride of the first, expansion, channels."""
+
+    depth: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+STEM = 32
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+)
+
+
+class InvertedResidual(nn.Module):
+    """Widen by 1x1, filter each channel alone, narrow by 1x1; a shortcut where shapes allow it."""
+
+    def __init__(self, channels_in: int, stage: Stage, stride: int) -> None:
+        super().__init__()
+        inner = channels_in * stage.expansion
+        self.expand: nn.Module = nn.Identity()
+        if stage.expansion > 1:
+            self.expand = nn.Sequential(_convolution(channels_in, inner, 1), nn.ReLU6())
+        self.depthwise = nn.Sequential(_convolution(inner, inner, stage.kernel, stride, inner), nn.ReLU6())
+        self.project = _convolution(inner, stage.channels, 1)
+        self.same = stride == 1 and channels_in == stage.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = cast(Tensor, self.project(self.depthwise(self.expand(x))))
+        return x + y if self.same else y
+
+
+class EfficientEncoder(nn.Module):
+    """EfficientNet-Lite0 without its head; the last features of each size, finest first.
+
+    Args:
+        stem_stride: 2 as published, or 1 for features at twice the resolution and four times the cost.
+    """
+
+    def __init__(self, stem_stride: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_convolution(3, STEM, 3, stem_stride), nn.ReLU6())
+        stages, channels = [], STEM
+        for stage in STAGES:
+            blocks = []
+            for i in range(stage.depth):
+                blocks.append(InvertedResidual(channels, stage, stage.stride if i == 0 else 1))
+                channels = stage.channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem((x - 127 / 255) * (255 / 128))  # the range that the published weights expect
+        outputs: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            if outputs and outputs[-1].shape[2:] == x.shape[2:]:
+                outputs.pop()
+            outputs.append(x)
+        return outputs
+
+
+class EfficientLite(nn.Module):
+    """A U-shape on an encoder that may come with ImageNet weights; answers at full size by sub-pixel heads.
+
+    Args:
+        stem_stride: of the encoder.
+        decoder: channels of the levels on the way up; the last level is at half the image's size.
+        dropout: share of channels of the deepest features dropped while training.
+    """
+
+    def __init__(
+        self, stem_stride: int = 1, decoder: tuple[int, ...] = (112, 80, 64, 48), dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.encoder = EfficientEncoder(stem_stride)
+        finest = 16 * 4 if stem_stride == 1 else 16  # a 2x2 block of full-size features is one of half size
+        skips = [112, 40, 24 + finest] if stem_stride == 1 else [112, 40, 24, 16 + 12]
+        self.full = stem_stride == 1
+        self.dropout = nn.Dropout2d(dropout)
+        widths = (192, *decoder[len(decoder) - len(skips) :])
+        self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(widths))
+        self.levels = nn.ModuleList(LiteBlock(w + s, w) for w, s in zip(widths[1:], skips, strict=True))
+        sizes = {"np": 2, "hv": 2, "nc": NC_CHANNELS}
+        self.heads = nn.ModuleDict({name: nn.Conv2d(widths[-1], 4 * size, 1) for name, size in sizes.items()})
+
+    def forward(self, x: Tensor) -> Logits:
+        finest, *skips, y = self.encoder(x)
+        # Nothing of the image is thrown away: what is finer than half size enters there, block by block.
+        if self.full:
+            skips[0] = torch.cat([skips[0], functional.pixel_unshuffle(finest, 2)], 1)
+        else:
+            skips.insert(0, torch.cat([finest, functional.pixel_unshuffle(x, 2)], 1))
+        y = self.dropout(y)
+        for narrow, level, skip in zip(self.narrow, self.levels, reversed(skips), strict=True):
+            y = level(torch.cat([functional.interpolate(narrow(y), scale_factor=2.0, mode="nearest"), skip], 1))
+        return Logits(*(functional.pixel_shuffle(self.heads[name](y), 2) for name in Logits._fields))
+
+
+def _convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(channels_out, eps=1e-3),  # as the weights were learnt
+    )
