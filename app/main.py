@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 import uvicorn
@@ -27,9 +27,9 @@ from app.api.observing import Observer
 from app.api.rehearsal import keep_for_good, rehearse, unreported
 from app.api.services import Services
 from app.api.slideservices import SlideServices
-from app.nuclei.artifact import Artifact, load_artifact
+from app.nuclei.artifact import Artifact, active_version, default_store, load_artifact
 from app.nuclei.engine import cpu_limit
-from app.nuclei.errors import Refusal
+from app.nuclei.errors import ArtifactError, Refusal
 from app.server import LAST_CALL_S, Server
 from app.serving.admission import WaitingRoom
 from app.serving.budget import Budget
@@ -203,7 +203,10 @@ def announce(services: Services) -> None:
 
 def give_up(services: Services, error: Exception) -> None:
     """Say why the model does not serve; the process stays up, unready."""
-    services.metrics.model_info.labels(services.settings.model.partition("@")[0], "", "", "", State.FAILED).set(1)
+    name, _, version = services.settings.model.partition("@")
+    with suppress(ArtifactError):
+        version = version or active_version(services.settings.model_store or default_store(), name)
+    services.metrics.model_info.labels(name, version, "", "", State.FAILED).set(1)
     reason = f"{type(error).__name__}: {error}"
     log("the model does not serve", logging.ERROR, model=services.settings.model, reason=reason)
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # How does Karyon get into an image? The steps that the Dockerfiles and `make image-steps` share.
 #
-#   install.sh dependencies SOURCE EXTRA VENV   what pyproject.toml asks for, at the versions of constraints.txt
-#   install.sh app SOURCE VENV TARGET           the wheel, the kernels compiled, the model proven
+#   install.sh dependencies SOURCE EXTRAS VENV [CONSTRAINTS]   what pyproject.toml asks for, at constraints.txt's versions
+#   install.sh app SOURCE VENV TARGET                          the wheel, the kernels compiled, the model proven
 #
 # Dependencies and application lie apart, so that a new version of Karyon is a small layer upon the same big one.
 # SOURCE holds a checkout. PYTHON makes the virtual environment and PIP fills it: the result holds no pip.
@@ -17,7 +17,7 @@ into() {
     $PIP --python "$there/bin/python" install -q --no-cache-dir --disable-pip-version-check --root-user-action=ignore "$@"
 }
 
-# The dependencies of an extra, one a line.
+# The dependencies of extras, one a line.
 requirements() {
     "$PYTHON" - "$1/pyproject.toml" "$2" <<'END'
 import sys
@@ -32,10 +32,10 @@ END
 }
 
 dependencies() {
-    source=$1 extra=$2 venv=$3
+    source=$1 extras=$2 venv=$3 further=${4:-$1/constraints.txt}
     "$PYTHON" -m venv --without-pip "$venv"
-    requirements "$source" "$extra" > "$venv/requirements.txt"
-    into "$venv" -c "$source/constraints.txt" -r "$venv/requirements.txt"
+    requirements "$source" "$extras" > "$venv/requirements.txt"
+    into "$venv" -c "$source/constraints.txt" -c "$further" -r "$venv/requirements.txt"
 }
 
 app() {

@@ -71,20 +71,27 @@ def read(dockerfile: str) -> Image:
 
 def moved(text: str, root: Path) -> str:
     """A command or a value with the image's folders moved below `root`."""
-    return re.sub(r"(?<![\w/.])/(?=(source|opt|var/cache)\b)", f"{root}/", text)
+    return re.sub(r"(?<![\w/.])/(?=(source|opt|viewer|var/(cache|lib))\b)", f"{root}/", text)
 
 
 def build(image: Image, root: Path, python: str) -> None:
-    """Carry out the steps; COPY from another stage needs none, as all stages share one root."""
-    env = {k: moved(v, root) for k, v in image.env.items() if k.startswith(("NUMBA_CPU", "ORT_"))}
-    env |= {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHON": python, "PIP": f"{sys.executable} -m pip"}
-    env |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    """Carry out the steps; all stages share one root, so that COPY from another one matters only to another path."""
+    # How this machine reaches its registries stays; what concerns Karyon and its parts is the image's.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("KARYON_", "NUMBA_", "PYTHON"))}
+    env |= {name: value for name, value in image.env.items() if name.startswith(("NUMBA_CPU", "ORT_"))}
+    env |= {"PYTHON": python, "PIP": f"{sys.executable} -m pip"}
     for instruction, rest in image.steps:
-        if instruction == "RUN":
+        if rest.startswith("npm") and not shutil.which("npm"):
+            print("left out for want of npm, so there is no viewer:", rest)
+        elif instruction == "RUN":
             print(f"RUN {rest}", flush=True)
             subprocess.run(["sh", "-euc", moved(rest, root)], env=env, cwd=root, check=True)
         elif not rest.startswith("--from"):
             copy(rest.split(), root)
+        else:
+            source, target = (Path(moved(word, root)) for word in rest.split()[1:])
+            if source != target and source.exists():
+                shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def copy(words: list[str], root: Path) -> None:
@@ -94,9 +101,9 @@ def copy(words: list[str], root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in sent() if names == ["."] else names:
         source = PROJECT / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "node_modules")
-            shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
+        if source.is_dir():  # of a folder that is named, COPY takes what is in it
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "node_modules", "dist")
+            shutil.copytree(source, folder / name if names == ["."] else folder, ignore=ignored, dirs_exist_ok=True)
         else:
             shutil.copy(source, folder / source.name)
 
@@ -109,14 +116,16 @@ def sent() -> list[str]:
 
 @contextmanager
 def started(image: Image, root: Path, kernels: Path) -> Iterator[tuple[Mapping[str, str], str, float]]:
-    """The service as the image starts it, with an empty cache folder: its environment, address, seconds to ready."""
-    cache = root / "var/cache/karyon"
-    shutil.rmtree(cache)
-    cache.mkdir()
+    """The service as the image starts it, with empty folders: its environment, address, seconds to ready."""
+    folders = [root / "var" / kind / "karyon" for kind in ("cache", "lib")]
+    for folder in folders:
+        shutil.rmtree(folder)
+        folder.mkdir()
     env = {name: moved(value, root) for name, value in image.env.items()} | PORTS | {"KERNELS": str(kernels)}
     command = [moved(word, root) for word in image.command]
     if os.geteuid() == 0:
-        os.chown(cache, USER, USER)
+        for folder in folders:
+            os.chown(folder, USER, USER)
         command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", *command]
     began = time.perf_counter()
     with subprocess.Popen(command, env=env, cwd="/tmp", stderr=subprocess.PIPE, text=True) as process:

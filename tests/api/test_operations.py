@@ -66,6 +66,13 @@ async def test_a_model_that_drifts_is_never_ready(serving, ink, png, caplog):
         assert reasons[0].startswith("ArtifactDrift")
 
 
+async def test_a_model_that_does_not_serve_is_named_in_the_metrics_with_its_version(serving, ink):
+    async with serving(engine=Drifting(ink)) as service:
+        await states(service)
+        line = 'nuclei_model_info{digest="",name="ink",provider="",state="failed",version="1"} 1.0'
+        assert line in (await service.http.get("/metrics")).text.splitlines()
+
+
 async def test_the_start_is_logged_with_model_digest_and_licence(serving, caplog):
     caplog.set_level(logging.INFO, "karyon")
     async with serving() as service:

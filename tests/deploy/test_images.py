@@ -71,8 +71,18 @@ def test_the_cuda_image_is_made_for_the_pinned_runtime():
     pinned = re.search(r"^onnxruntime-gpu==(\S+)$", (PROJECT / "constraints.txt").read_text(), re.MULTILINE)
     text = (DOCKER / "Dockerfile.cuda").read_text()
     assert f"onnxruntime-gpu {pinned[1]}, pinned in constraints.txt, is built for CUDA 13 and cuDNN 9" in text
-    assert "FROM nvidia/cuda:13." in text
-    assert "cudnn-runtime" in text
+    pins = (DOCKER / "constraints-cuda.txt").read_text()
+    assert "nvidia-cudnn-cu13==9." in pins
+    assert "nvidia-cuda-runtime==13." in pins
+
+
+def test_the_cuda_image_differs_from_the_cpu_image_in_its_device_alone():
+    cpu, cuda = (set(path.read_text().splitlines()) for path in SERVING)
+    differing = {line for line in cpu ^ cuda if line and not line.startswith("#")}
+    of_the_device = (
+        r"dependencies /source [cg]pu|constraints-cuda|NVIDIA_|KARYON_DEVICE|image.title|start-period|docker/install.sh"
+    )
+    assert [line for line in differing if not re.search(of_the_device, line)] == []
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names(DOCKERFILES))
