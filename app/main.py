@@ -21,6 +21,7 @@ from app import __version__
 from app.admin import Admin
 from app.api import batch, errors, routes, slidejobs, slides, viewer
 from app.api.analysts import Analysts
+from app.api.cache import ResultCache
 from app.api.cors import Cors
 from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
@@ -132,6 +133,7 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
         slots=slots,
         decoders=CapacityLimiter(threads),
         slides=SlideServices(settings, analysts, lambda: lifecycle.state is State.READY),
+        cache=ResultCache(settings.cache_bytes),
     )
 
 

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     cache: Path | None = Field(
         None, description="folder that keeps measured batch sizes; unset: karyon in the user's cache folder"
     )
+    cache_bytes: int = Field(
+        0, ge=0, description="memory for answers to images that the same caller sent before, bulk excepted; 0: none"
+    )
     slide_folder: Path | None = Field(
         None, description="folder of uploaded slides and of the store; unset: karyon in the user's data folder"
     )

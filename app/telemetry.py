@@ -31,7 +31,7 @@ class Metrics:
     """The metrics of one application, in a registry of its own.
 
     Buckets are NAME/PROFILE/PATCH; classes interactive and bulk. What cannot happen in this configuration (there is
-    no cache, and no worker process that could be restarted) is exported as 0, so that rules find it.
+    no worker process that could be restarted, and perhaps no cache) is exported as 0, so that rules find it.
     """
 
     def __init__(self) -> None:

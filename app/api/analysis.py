@@ -180,3 +180,15 @@ class Analysis:
             ),
             epithelium_is_tumour=manifest.tumour_burden_reason is None,
         )
+
+
+def result_headers(result: Result) -> dict[str, str]:
+    """What every form of a result carries, so that a picture or a table can be traced as well."""
+    model, report = result.context.model, result.segmentation.qc
+    headers = {
+        "Model-Version": f"{model.name}/{model.version}@sha256:{model.sha256}",
+        "Karyon-QC": report.verdict,
+        "Vary": "Accept",
+        "Cache-Control": "no-store",
+    }
+    return headers | ({"Karyon-QC-Codes": ", ".join(report.codes)} if report.codes else {})

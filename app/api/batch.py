@@ -18,7 +18,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api import schemas
+from app.api import explained, schemas
 from app.api.analysis import GEOJSON
 from app.api.errors import problem_body
 from app.api.negotiation import choose
@@ -40,7 +40,7 @@ router = APIRouter(prefix="/v1", dependencies=DOCUMENTED)
 @router.post(
     "/segment/batch",
     summary="Find and classify the nuclei of many images",
-    responses=schemas.BATCHED | schemas.every_problem(),
+    responses=schemas.BATCHED | schemas.problems(*explained.answers(*explained.SEGMENT_REFUSALS)),
     openapi_extra=schemas.BATCH_BODY,
     response_class=Response,
 )

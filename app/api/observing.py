@@ -64,6 +64,7 @@ def refresh(services: Services) -> None:
         metrics.memory_limit.labels(device).set(card.total)
     metrics.slots.set(services.slots.count)
     metrics.slots_in_use.set(services.slots.in_use)
+    metrics.cache_bytes.set(services.cache.bytes)
 
 
 def _refresh_queue(services: Services) -> None:

@@ -6,9 +6,10 @@ The usual documentation pages load scripts from a content delivery network, whic
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Any
+
+from app.api.explained import QC_CODES, Json
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
@@ -19,7 +20,6 @@ code { padding: .1em .3em } pre { padding: .8rem; overflow-x: auto }
 table { border-collapse: collapse } td, th { text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0 }
 .method { color: #fff; background: #0b5cad; border-radius: 4px; padding: .1rem .5rem; font-size: .9rem }
 """
-Json = dict[str, Any]
 
 
 def render(openapi: Json) -> str:
@@ -46,10 +46,23 @@ def render(openapi: Json) -> str:
             f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
             f"<p>{escape(info.get('description', ''))}</p>",
             '<p>For programs: <a href="openapi.json">openapi.json</a>.</p>',
+            *_keys(openapi),
             *operations,
+            "<h2>Technical check</h2>",
+            "<p>What the codes in <code>qc.codes</code> and <code>Karyon-QC-Codes</code> mean. "
+            "They warn of images that may not be read well, and diagnose nothing.</p>",
+            _table("Codes", list(QC_CODES.items())),
             "</body></html>",
         ]
     )
+
+
+def _keys(openapi: Json) -> Iterator[str]:
+    schemes = openapi.get("components", {}).get("securitySchemes", {}).values()
+    rows = [(s["name"], "the API key") if s["type"] == "apiKey" else ("Authorization", "Bearer KEY") for s in schemes]
+    if rows:
+        yield "<p>Where the service asks for API keys, one of these headers carries it:</p>"
+        yield _table("Keys", rows)
 
 
 def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
@@ -78,7 +91,7 @@ def _response(status: str, response: Json) -> Iterator[str]:
             yield f"<details><summary>example</summary><pre>{shown}</pre></details>"
 
 
-def _table(title: str, rows: list[tuple[str, ...]]) -> str:
+def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["<tr>" + "".join(f"<td>{_cell(cell, i)}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows]
     return f"<table><caption>{escape(title)}</caption>{''.join(lines)}</table>"
 

@@ -13,9 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, Response
 
-from app.api import health, page, schemas
-from app.api.analysis import WRITERS, Result
-from app.api.errors import ANSWER, Unauthenticated
+from app.api import explained, health, page, schemas
+from app.api.analysis import WRITERS
+from app.api.errors import Unauthenticated
 from app.api.negotiation import choose
 from app.api.observing import refresh
 from app.api.security import identify
@@ -32,8 +32,12 @@ from app.telemetry import Record, log
 
 JSON = "application/json"
 PARAMETERS = frozenset({"mpp", "profile", "model"})
-NOT_ALIVE = schemas.problems(ANSWER[DeviceFault])
-NOT_READY = schemas.problems(ANSWER[domain.NotReady], ANSWER[domain.Draining], ANSWER[DeviceFault])
+NOT_ALIVE = schemas.problems(*explained.answers(DeviceFault))
+NOT_READY = schemas.problems(*explained.answers(domain.NotReady, domain.Draining, DeviceFault))
+NOT_SHIPPED = {
+    "karyon-ensemble": "the paper's ensemble (SEResNeXt50 + SEResNeXt101) is not trained yet, so it is not shipped; "
+    "karyon models import FOLDER takes one that is"
+}
 
 DOCUMENTED = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 router = APIRouter()
@@ -62,7 +66,7 @@ def ready_tenant(request: Request) -> str:
 @v1.post(
     "/segment",
     summary="Find and classify the nuclei of one image",
-    responses=schemas.SEGMENTED | schemas.every_problem(),
+    responses=schemas.SEGMENTED | schemas.problems(*explained.answers(*explained.SEGMENT_REFUSALS)),
     openapi_extra=schemas.SEGMENT_BODY,
     response_class=Response,
 )
@@ -73,7 +77,7 @@ async def segment(
     profile: Annotated[Profile | None, Query(description="accurate: the paper's three views; fast: one view")] = None,
     model: Annotated[str | None, Query(description="NAME or NAME@VERSION, see /v1/models", max_length=200)] = None,
 ) -> Response:
-    """Send a PNG, JPEG or TIFF as body, or as the field `image` of a form.
+    """Send a PNG, JPEG or TIFF as body, or as the field `image` of a form. `Accept` decides the form of the answer.
 
     Coordinates in the answer are pixels of the upright image, (x, y) from its top left corner.
     """
@@ -90,8 +94,8 @@ async def segment(
     order = Order(mpp, profile, model or services.settings.model, media_type, tenant, wish)
     with services.room.admit():
         work = services.answer(body, content_type, order, record)
-        written, result = await while_connected(request.receive, work)
-    return Response(written, headers=result_headers(result, record), media_type=media_type)
+        written = await while_connected(request.receive, work)
+    return Response(written.body, headers={**written.headers, **timing(record)}, media_type=media_type)
 
 
 def check_parameters(given: QueryParams, known: Collection[str] = PARAMETERS) -> None:
@@ -110,31 +114,24 @@ def check_parameters(given: QueryParams, known: Collection[str] = PARAMETERS) ->
             raise InvalidParameter(name, f"{name} is given without a value; leave it out for the default")
 
 
-def result_headers(result: Result, record: Record) -> dict[str, str]:
-    """What every form of a result carries, so that a picture or a table can be traced as well."""
-    model, report = result.context.model, result.segmentation.qc
-    stages = ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in record.stages.items())
-    headers = {
-        "Model-Version": f"{model.name}/{model.version}@sha256:{model.sha256}",
-        "Karyon-QC": report.verdict,
-        "Server-Timing": stages,
-        "Vary": "Accept",
-        "Cache-Control": "no-store",
-    }
-    return headers | ({"Karyon-QC-Codes": ", ".join(report.codes)} if report.codes else {})
+def timing(record: Record) -> dict[str, str]:
+    """Where the time of a request went."""
+    return {"Server-Timing": ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in record.stages.items())}
 
 
 @v1.get(
     "/models",
     summary="The models that requests can name",
     dependencies=[Depends(tenant_of)],
-    responses=schemas.LISTED | schemas.problems(ANSWER[Unauthenticated]),
+    responses=schemas.LISTED | schemas.problems(*explained.answers(Unauthenticated)),
     response_class=Response,
 )
 def models(request: Request) -> Response:
-    """Name, digest, licence, training data and scores of each model in the store."""
+    """Name, digest, licence, training data and scores of each model in the store; and what one might miss there."""
     entries = list(model_entries(list_artifacts(services_of(request).settings.model_store)))
-    return Response(orjson.dumps({"models": entries}), media_type=JSON)
+    there = {entry["name"] for entry in entries}
+    missing = [{"name": name, "reason": why} for name, why in NOT_SHIPPED.items() if name not in there]
+    return Response(orjson.dumps({"models": entries, "not_shipped": missing}), media_type=JSON)
 
 
 def model_entries(folders: Iterable[tuple[Any, bool]]) -> Iterable[dict[str, Any]]:

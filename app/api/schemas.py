@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.analysis import WRITERS
-from app.api.errors import ANSWER, PROBLEM, Answer
+from app.api.errors import PROBLEM, Answer
+from app.api.explained import QC_CODES, RETRY_AFTER, WAITING, asked_headers
 from app.api.uploads import FIELD, FORM, IMAGE_TYPES
 from app.formats.document import NOTICE
 from app.nuclei.taxonomy import CLASSES, NAMES
@@ -28,7 +29,7 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="what is wrong with this request")
     instance: str = Field(description="id of this request, as in the header X-Request-Id and in the service's log")
-    retry_after_seconds: int | None = Field(None, description="as the header Retry-After")
+    retry_after_seconds: int | None = Field(None, description="as the header Retry-After, which 429 and 503 may have")
     errors: list[dict[str, str]] | None = Field(None, description="each offending parameter and what is wrong with it")
 
 
@@ -46,7 +47,9 @@ class Summary(BaseModel):
     total: int
     counts: dict[str, int] = Field(description="nuclei per class, zeros included")
     composition_224: dict[str, int] | None = Field(description="of a 256x256 image: nuclei in its central 224x224")
-    density_per_mm2: dict[str, float] = Field(description="count per class over the whole image")
+    density_per_mm2: dict[str, float] = Field(
+        description="count per class by the area of the whole image, glass included; not by the area of tissue in it"
+    )
     tumour_burden: TumourBurden | None
     tumour_burden_reason: str | None
 
@@ -55,7 +58,7 @@ class Qc(BaseModel):
     """Technical warnings about the image; no diagnosis."""
 
     verdict: Literal["pass", "warn", "fail"]
-    codes: list[str]
+    codes: list[str] = Field(description="; ".join(f"{code}: {meaning}" for code, meaning in QC_CODES.items()))
     measures: dict[str, float]
 
 
@@ -104,10 +107,18 @@ class ModelEntry(BaseModel):
     scores: dict[str, Any]
 
 
+class Unshipped(BaseModel):
+    """A model that the documentation speaks of, but that is not in the store."""
+
+    name: str
+    reason: str
+
+
 class ModelList(BaseModel):
-    """All models that requests can name."""
+    """All models that requests can name, and those they might expect."""
 
     models: list[ModelEntry]
+    not_shipped: list[Unshipped]
 
 
 class Health(BaseModel):
@@ -157,6 +168,7 @@ COLLECTION_EXAMPLE: Json = {"type": "FeatureCollection", **_MEMBERS_EXAMPLE, "fe
 
 _BINARY: Json = {"type": "string", "format": "binary"}
 SEGMENT_BODY: Json = {
+    "parameters": asked_headers(["interactive", "bulk"]),
     "requestBody": {
         "required": True,
         "description": "the image itself, or a form with one field `image`",
@@ -171,6 +183,7 @@ SEGMENT_BODY: Json = {
     ],
 }  # fmt: skip
 BATCH_BODY: Json = {
+    "parameters": asked_headers(["bulk"]),
     "requestBody": {
         "required": True,
         "description": "a form in which the field `image` is repeated",
@@ -229,19 +242,15 @@ def problems(*answers: Answer) -> dict[int | str, Json]:
     """OpenAPI responses for some rows of the answer table, with an example of each."""
     responses: dict[int | str, Json] = {}
     for answer in answers:
-        response = responses.setdefault(answer.status, _problem_response())
+        response = responses.setdefault(answer.status, _problem_response(answer.status))
         response["description"] = ", ".join(filter(None, [response["description"], answer.slug]))
         response["content"][PROBLEM]["examples"][answer.slug] = {"value": _problem_example(answer)}
     return responses
 
 
-def every_problem() -> dict[int | str, Json]:
-    """OpenAPI responses for the whole answer table."""
-    return problems(*ANSWER.values())
-
-
-def _problem_response() -> Json:
-    return {"description": "", "content": {PROBLEM: {"schema": Problem.model_json_schema(), "examples": {}}}}
+def _problem_response(status: int) -> Json:
+    content = {PROBLEM: {"schema": Problem.model_json_schema(), "examples": {}}}
+    return {"description": "", "content": content} | ({"headers": RETRY_AFTER} if status in WAITING else {})
 
 
 def _problem_example(answer: Answer) -> Json:
@@ -252,4 +261,4 @@ def _problem_example(answer: Answer) -> Json:
         "detail": "what is wrong with this request",
         "instance": "7d0e2a54",
     }
-    return example | ({"retry_after_seconds": 5} if answer.status == 503 else {})
+    return example | ({"retry_after_seconds": 5} if answer.status in WAITING else {})

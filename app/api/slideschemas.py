@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.api.errors import ANSWER, Unauthenticated
+from app.api.errors import ANSWER, Forbidden, Unauthenticated
 from app.api.schemas import Json, problems
 from app.nuclei import errors as domain
 from app.nuclei.errors import InvalidParameter
@@ -147,7 +147,7 @@ Responses = dict[int | str, Json]
 
 def _answers(status: int, said: Json, *refusals: type[domain.Refusal]) -> Responses:
     """What a route answers when all is well, and otherwise."""
-    always = (Unauthenticated, domain.NotReady, domain.Draining, domain.Overloaded, domain.MissingExtra)
+    always = (Unauthenticated, Forbidden, domain.NotReady, domain.Draining, domain.Overloaded, domain.MissingExtra)
     return {status: said} | problems(*(ANSWER[kind] for kind in (*always, *refusals)))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import threading
+from html import unescape
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.explained import QC_CODES
+from app.nuclei import qc
 from app.telemetry import JsonLines
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +43,7 @@ async def test_the_service_answers_while_its_model_is_still_proving_itself(servi
         refusal = (await service.segment(png)).json()
         assert (refusal["type"], refusal["retry_after_seconds"]) == ("urn:karyon:problem:not-ready", 5)
         engine.go.set()
-        service.app.state.services.lifecycle.wait_started(60)
+        await asyncio.to_thread(service.app.state.services.lifecycle.wait_started, 60)
         assert await states(service) == {"startup": 200, "ready": 200, "live": 200}
 
 
@@ -151,6 +155,16 @@ async def test_the_model_list_says_what_a_caller_must_know(service):
     }  # fmt: skip
 
 
+async def test_the_model_list_says_what_is_not_shipped_until_it_is_imported(service, store, ink, tissue, model_builder):
+    (missing,) = (await service.http.get("/v1/models")).json()["not_shipped"]
+    assert missing["name"] == "karyon-ensemble"
+    assert "not trained yet" in missing["reason"]
+    assert "karyon models import" in missing["reason"]
+    model_builder(store / "karyon-ensemble" / "1", ink, tissue[:200, :200], name="karyon-ensemble")
+    (store / "karyon-ensemble" / "ACTIVE").write_text("1\n")
+    assert (await service.http.get("/v1/models")).json()["not_shipped"] == []
+
+
 async def test_an_unreadable_model_is_left_out_of_the_list(service, store):
     (store / "ink" / "2").mkdir()
     (store / "ink" / "2" / "manifest.json").write_text("{")
@@ -180,3 +194,33 @@ async def test_a_probe_may_ask_for_the_head_alone(serving, path):
     async with serving() as service:
         answer = await service.http.head(path)
     assert answer.status_code == 200
+
+
+async def test_the_page_explains_headers_refusals_and_codes(service):
+    page = (await service.http.get("/docs")).text
+    for told in ("X-Request-Timeout-Ms", "X-Request-Class", "X-API-Key", "Retry-After", *QC_CODES):
+        assert f"<code>{told}</code>" in page
+    assert all(meaning in unescape(page) for meaning in QC_CODES.values())
+
+
+def test_every_code_of_the_technical_check_is_explained():
+    asked = {rule.code for rule in qc._RULES} | {"no_nuclei_in_tissue", "mpp_assumed", "mpp_conflict"}
+    assert set(QC_CODES) == asked
+
+
+async def test_a_route_documents_the_refusals_that_it_can_give_and_no_others(service):
+    paths = (await service.http.get("/openapi.json")).json()["paths"]
+    assert documented(paths["/v1/segment"]["post"]) == documented(paths["/v1/segment/batch"]["post"]) == {
+        "unauthenticated", "forbidden", "unknown-model", "not-acceptable", "payload-too-large",
+        "unsupported-media-type", "invalid-image", "invalid-parameter", "tenant-quota", "inference-failed",
+        "overloaded", "deadline-unattainable", "not-ready", "draining", "device-fault", "deadline-exceeded",
+    }  # fmt: skip
+    assert documented(paths["/v1/models"]["get"]) == {"unauthenticated"}
+    responses = paths["/v1/segment"]["post"]["responses"].items()
+    assert [code for code, said in responses if "Retry-After" in said.get("headers", {})] == ["429", "503"]
+
+
+def documented(operation: dict) -> set[str]:
+    """The problems that an operation lists."""
+    contents = [response.get("content", {}) for response in operation["responses"].values()]
+    return {slug for one in contents for slug in one.get("application/problem+json", {}).get("examples", {})}
