@@ -103,6 +103,16 @@ class Settings(BaseSettings):
     )
     slide_windows_at_once: int = Field(2, ge=1, le=64, description="windows of a slide job that are in work at once")
     slide_jobs_at_once: int = Field(1, ge=1, le=64, description="slide jobs that are in work at once")
+    view_cache_bytes: int = Field(
+        128 * 2**20, ge=0, description="bytes of nuclei and overlay tiles kept ready for viewers"
+    )
+    outlines_to: int = Field(
+        4,
+        ge=4,
+        le=32,
+        description="pixels of a slide per pixel on the screen up to which outlines are drawn; beyond: density",
+    )
+    viewport_nuclei: int = Field(10_000, ge=1, description="nuclei that one request for a viewport may have")
     bulk_at_once: int = Field(32, ge=1, le=1024, description="images of bulk requests that are in work at once")
 
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")

@@ -116,6 +116,7 @@ async def change(request: Request, slide: OwnSlide) -> Response:
 def delete(request: Request, slide: OwnSlide) -> Response:
     """Forget the slide, its results and its jobs, and remove its uploaded file."""
     slides_of(request).library.delete(slide.id)
+    slides_of(request).views.forget(slide.id)
     return Response(status_code=204)
 
 

@@ -145,36 +145,36 @@ class SlideList(BaseModel):
 Responses = dict[int | str, Json]
 
 
-def _answers(status: int, said: Json, *refusals: type[domain.Refusal]) -> Responses:
+def answers(status: int, said: Json, *refusals: type[domain.Refusal]) -> Responses:
     """What a route answers when all is well, and otherwise."""
     always = (Unauthenticated, Forbidden, domain.NotReady, domain.Draining, domain.Overloaded, domain.MissingExtra)
     return {status: said} | problems(*(ANSWER[kind] for kind in (*always, *refusals)))
 
 
 LOCATED: Json = {"headers": {"Location": {"description": "its address", "schema": {"type": "string"}}}}
-CREATED = _answers(
+CREATED = answers(
     201,
     {"model": SlideEntry} | LOCATED,
     *(domain.NotFound, domain.InvalidParameter, domain.InvalidImage, domain.UnsupportedMediaType),
     *(domain.PayloadTooLarge, domain.StorageFull),
 )
-LISTED = _answers(200, {"model": SlideList}, domain.NotFound, domain.InvalidParameter)
-FOUND = _answers(200, {"model": SlideShown}, domain.NotFound)
-CHANGED = _answers(
+LISTED = answers(200, {"model": SlideList}, domain.NotFound, domain.InvalidParameter)
+FOUND = answers(200, {"model": SlideShown}, domain.NotFound)
+CHANGED = answers(
     *(200, {"model": SlideEntry}, domain.NotFound, domain.InvalidParameter),
     *(domain.UnsupportedMediaType, domain.Conflict),
 )
-ACCEPTED = _answers(
+ACCEPTED = answers(
     202,
     {"model": JobEntry} | LOCATED,
     *(domain.NotFound, domain.UnknownModel, domain.InvalidParameter, domain.UnsupportedMediaType),
     *(domain.MppRequired, domain.Conflict, domain.InvalidImage, domain.PayloadTooLarge),
 )
-JOB_FOUND = _answers(200, {"model": JobEntry}, domain.NotFound)
-EVENTS_SENT = _answers(
+JOB_FOUND = answers(200, {"model": JobEntry}, domain.NotFound)
+EVENTS_SENT = answers(
     200, {"description": "the job, each time it changes", "content": {"text/event-stream": {}}}, domain.NotFound
 )
-GONE = _answers(204, {"description": "it is gone"}, domain.NotFound)
+GONE = answers(204, {"description": "it is gone"}, domain.NotFound)
 
 
 def json_body(model: type[Asked], required: bool = True) -> Json:

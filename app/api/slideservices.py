@@ -24,6 +24,7 @@ from app.slides.library import Library
 from app.slides.records import Slide, now_ms
 from app.slides.store import Store
 from app.slides.uploads import Files
+from app.slides.views import Views
 from app.telemetry import Record, log
 
 CLEAN_EVERY_S = 3600.0
@@ -39,6 +40,7 @@ class Opened:
     library: Library
     book: JobBook
     workers: tuple[Worker, ...]
+    views: Views
 
 
 class SlideServices:
@@ -79,6 +81,11 @@ class SlideServices:
         """Who does the jobs; raises as `library`."""
         return self._open().workers
 
+    @property
+    def views(self) -> Views:
+        """What viewers ask for; raises as `library`."""
+        return self._open().views
+
     def slide(self, slide_id: str, tenant: str) -> Slide:
         """A slide of a caller.
 
@@ -101,6 +108,7 @@ class SlideServices:
         if opened is not None:
             for worker in opened.workers:
                 worker.close()
+            opened.views.close()
             opened.library.store.database.close()
 
     def _open(self) -> Opened:
@@ -108,9 +116,10 @@ class SlideServices:
             if self._stop.is_set():
                 raise Draining("this service is stopping; another one may take the request")
             if self._opened is None:
-                library = open_store(self._settings)
+                own, library = self._settings, open_store(self._settings)
                 book = JobBook(library.store.database)
-                self._opened = Opened(library, book, tuple(self._hired(library, book)))
+                views = Views.of(library, own.view_cache_bytes, own.outlines_to, own.viewport_nuclei)
+                self._opened = Opened(library, book, tuple(self._hired(library, book)), views)
             return self._opened
 
     def _hired(self, library: Library, book: JobBook) -> Iterator[Worker]:

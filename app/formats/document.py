@@ -237,8 +237,11 @@ def _id_text(name: str, numbers: Sequence[int]) -> UInt8:
     return text
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: float) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927), inside 0..1.
+
+    Args:
+        successes, trials: counts, or what counts of clustered things are worth, see `app.slides.composition`.
 
     Raises:
         ValueError: if there are no trials.

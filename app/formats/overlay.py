@@ -20,7 +20,7 @@ MEDIA_TYPE = "image/png"
 _DARK, _PALE = (20, 20, 30, 120), (255, 255, 255, 150)  # see-through: tissue under a rim stays visible
 OPEN = (160, 160, 160)  # a nucleus whose class stayed open
 _LEGEND_SIDE, _MOST_TIMES = 1024, 4  # a picture with legend is enlarged by a whole number to about this side
-_CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
+CROSS = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
 
 Bool = npt.NDArray[np.bool_]
 
@@ -30,8 +30,8 @@ def rim(colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
     return _PALE if sum(colour) < 330 else _DARK
 
 
-_COLOURS = np.array([OPEN, *(c.colour for c in CLASSES)], np.uint8)
-_RIMS = np.array([rim(c) for c in (OPEN, *(c.colour for c in CLASSES))], np.uint8)
+COLOURS = np.array([OPEN, *(c.colour for c in CLASSES)], np.uint8)
+RIMS = np.array([rim(c) for c in (OPEN, *(c.colour for c in CLASSES))], np.uint8)
 
 
 def png(segmentation: Segmentation, image: UInt8 | None = None, legend: bool = False) -> bytes:
@@ -74,8 +74,8 @@ def outlines(instance_map: Int32, types: UInt8, width: int = 1) -> UInt8:
     nearest = _spread(instance_map)
     rim = ~inside & (nearest > 0)
     picture = np.zeros((*instance_map.shape, 4), np.uint8)
-    picture[rim] = _RIMS[types[nearest[rim]]]
-    picture[line, :3] = _COLOURS[types[instance_map[line]]]
+    picture[rim] = RIMS[types[nearest[rim]]]
+    picture[line, :3] = COLOURS[types[instance_map[line]]]
     picture[line, 3] = 255
     return picture
 
@@ -90,13 +90,13 @@ def over(lines: UInt8, image: UInt8) -> UInt8:
 def _kept(instance_map: Int32, width: int) -> Bool:
     """Pixels whose neighbours, `width` steps around, are all of the same nucleus; the border closes it, as its ring."""
     rimmed = np.pad(instance_map, width).astype(np.float32)  # exact up to 16 million; OpenCV knows no int32 here
-    same: Bool = cv2.erode(rimmed, _CROSS, iterations=width) == cv2.dilate(rimmed, _CROSS, iterations=width)
+    same: Bool = cv2.erode(rimmed, CROSS, iterations=width) == cv2.dilate(rimmed, CROSS, iterations=width)
     return same[width:-width, width:-width]
 
 
 def _spread(instance_map: Int32) -> Int32:
     """Each pixel's highest number among itself and its four neighbours."""
-    return np.asarray(cv2.dilate(instance_map.astype(np.float32), _CROSS), np.float32).astype(np.int32)
+    return np.asarray(cv2.dilate(instance_map.astype(np.float32), CROSS), np.float32).astype(np.int32)
 
 
 def _types(segmentation: Segmentation) -> UInt8:

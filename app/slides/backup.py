@@ -18,10 +18,10 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 from app.nuclei.errors import Conflict, NotFound, StoreDamaged
 from app.slides.database import Database
 from app.slides.library import Library
-from app.slides.schema import jobs, payloads, slides, tiles
+from app.slides.schema import densities, jobs, payloads, slides, tiles
 
 NAME = "store.sqlite"
-_TABLES: tuple[Table, ...] = (slides, jobs, tiles, payloads)  # parents before children
+_TABLES: tuple[Table, ...] = (slides, jobs, tiles, payloads, densities)  # parents before children
 _BATCH = 64
 
 

@@ -101,6 +101,18 @@ def unpack_rings(data: bytes, origin: Point = (0.0, 0.0)) -> Rings:
     return Rings(np.ascontiguousarray(points + np.array(origin)), offsets)
 
 
+def step_of(piece: bytes) -> Point:
+    """Tile pixels per pixel of the grid on which the nuclei of a piece were traced, (x, y).
+
+    Raises:
+        StoreDamaged: if the bytes are no piece.
+    """
+    if len(piece) < _HEAD.size:
+        raise StoreDamaged("the nuclei of a tile are damaged")
+    *_, step_x, step_y = _HEAD.unpack_from(piece)
+    return step_x, step_y
+
+
 def _pack_table(nuclei: Nuclei, step: Point) -> bytes:
     n, classes = nuclei.class_probs.shape
     rows = np.arange(n)

@@ -100,14 +100,23 @@ class Library:
             Conflict: if the file is not the one that was registered.
             Refusal: as `opening.open_source`.
         """
-        path = self._path(slide)
-        if _stamp(path) != (slide.file_bytes, slide.file_mtime_ns):
-            raise Conflict("the slide's file has changed since it was registered; register it anew")
-        source = open_source(path)
+        source = open_source(self.check(slide))
         if (source.levels[0].width, source.levels[0].height) != (slide.width, slide.height):
             source.close()
             raise Conflict("the slide's file has changed since it was registered; register it anew")
         return source
+
+    def check(self, slide: Slide) -> Path:
+        """Where the file of a slide lies, if it is still the one that was registered.
+
+        Raises:
+            NotFound: if only tiles came, or the file is no longer there.
+            Conflict: if the file is another one.
+        """
+        path = self._path(slide)
+        if _stamp(path) != (slide.file_bytes, slide.file_mtime_ns):
+            raise Conflict("the slide's file has changed since it was registered; register it anew")
+        return path
 
     def set_mpp(self, slide: Slide, mpp: float) -> Slide:
         """Take a caller's word for the scale of a slide that is here already.

@@ -1,64 +1,28 @@
-"""What is in view, what does a slide hold in all, and how does an export walk over it without holding it?
+"""What does a slide hold in all, and how does an export walk over it without holding it?
 
-Only counted nuclei come out. A viewport opens the payloads of the tiles that it meets and of no others; sums are added
-up by the database from columns of the tiles.
+Only counted nuclei come out; sums are added up by the database from columns of the tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import shapely
-from sqlalchemy import Connection, Row, and_, func, select, tuple_
+from sqlalchemy import Row, func, select, tuple_
 
-from app.nuclei.errors import NotFound, ViewportTooDense
+from app.nuclei.errors import NotFound
 from app.nuclei.types import Float64, Int64, Nuclei, Rings, UInt8
 from app.slides import seams
-from app.slides.columns import Packed, unpack, unpack_table
+from app.slides.columns import Packed, step_of, unpack, unpack_table
 from app.slides.database import Database
-from app.slides.places import Box
 from app.slides.records import Tile, TileNuclei, Totals, tile_of
 from app.slides.schema import COUNTS, payloads, slides, tiles
 
 PAGE = 16  # tiles opened at once
 _MOST_CELLS = 4_000_000
-
-
-def viewport(
-    database: Database, slide_id: str, box: Box, limit: int, classes: Collection[int] | None = None
-) -> list[TileNuclei]:
-    """The nuclei whose box meets a viewport, unclipped, by tile in reading order.
-
-    Args:
-        database: of the store.
-        slide_id: of the slide.
-        box: of the viewport, level-0 pixels.
-        limit: most nuclei that are sent at once.
-        classes: ids of the classes wanted; all, the open one (0) too, if None.
-
-    Returns:
-        Tiles with at least one nucleus in view, each with those in view.
-
-    Raises:
-        NotFound: if there is no such slide.
-        ViewportTooDense: if there are more than `limit`; it says how many there are at least.
-    """
-    with database.read() as connection:
-        rows = _tiles_in(connection, slide_id, box)
-        surely = sum(_wanted(row, classes) for row in rows if box.holds(Box(row.nx0, row.ny0, row.nx1, row.ny1)))
-        _check_density(surely, limit)
-        hopeful = [row for row in rows if _wanted(row, classes)]
-        found, total = [], 0
-        for first in range(0, len(hopeful), PAGE):
-            for seen in _in_view(connection, hopeful[first : first + PAGE], box, classes):
-                total += len(seen.nuclei)
-                _check_density(total, limit)
-                if len(seen.nuclei):
-                    found.append(seen)
-    return found
 
 
 def walk(database: Database, slide_id: str, with_rings: bool = True) -> Iterator[TileNuclei]:
@@ -114,6 +78,15 @@ def tile_details(database: Database, tile_id: int) -> tuple[dict[str, Any], dict
     return row.qc, row.provenance
 
 
+def first_details(database: Database, slide_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The QC report and the provenance of the first tile of a slide; empty if there is none."""
+    query = select(payloads.c.qc, payloads.c.provenance).join_from(tiles, payloads)
+    query = query.where(tiles.c.slide_id == slide_id).order_by(tiles.c.y, tiles.c.x, tiles.c.id).limit(1)
+    with database.read() as connection:
+        row = connection.execute(query).one_or_none()
+    return (row.qc, row.provenance) if row is not None else ({}, {})
+
+
 def tile_nuclei(database: Database, tile_id: int) -> TileNuclei:
     """All nuclei of one tile with their flags, those too that another tile answers for.
 
@@ -125,7 +98,8 @@ def tile_nuclei(database: Database, tile_id: int) -> TileNuclei:
         row = connection.execute(select(*columns).join_from(tiles, payloads).where(tiles.c.id == tile_id)).one_or_none()
     if row is None:
         raise NotFound("there is no such tile")
-    return TileNuclei(tile_of(row), unpack(Packed(row.nuclei, row.rings), (row.x, row.y)), _flags(row.flags))
+    nuclei = unpack(Packed(row.nuclei, row.rings), (row.x, row.y))
+    return TileNuclei(tile_of(row), nuclei, flags_of(row.flags), step_of(row.nuclei))
 
 
 def totals(database: Database, slide_id: str) -> Totals:
@@ -184,68 +158,23 @@ def check_slide(database: Database, slide_id: str) -> None:
             raise NotFound("there is no slide of this id")
 
 
-def _tiles_in(connection: Connection, slide_id: str, box: Box) -> list[Row[Any]]:
-    reach = select(slides.c.reach).where(slides.c.id == slide_id).scalar_subquery()
-    meets = and_(
-        tiles.c.slide_id == slide_id,
-        tiles.c.ny0.between(box.y0 - reach, box.y1),
-        tiles.c.ny1 >= box.y0,
-        tiles.c.nx0 <= box.x1,
-        tiles.c.nx1 >= box.x0,
-    )
-    found = connection.execute(select(tiles).where(meets).order_by(tiles.c.y, tiles.c.x, tiles.c.id)).all()
-    if not found and connection.execute(select(slides.c.id).where(slides.c.id == slide_id)).first() is None:
-        raise NotFound("there is no slide of this id")
-    return list(found)
-
-
-def _wanted(row: Row[Any], classes: Collection[int] | None) -> int:
-    if classes is None:
-        return int(row.counted)
-    per_class = [row.n_open, *(getattr(row, name) for name in COUNTS)]
-    return sum(int(per_class[kind]) for kind in set(classes) if 0 <= kind < len(per_class))
-
-
-def _check_density(count: int, limit: int) -> None:
-    if count > limit:
-        raise ViewportTooDense(
-            f"the viewport holds at least {count} nuclei, {limit} are sent at once: zoom in, or take the overlay",
-            limit,
-            count,
-        )
-
-
-def _in_view(
-    connection: Connection, rows: Sequence[Row[Any]], box: Box, classes: Collection[int] | None
-) -> Iterator[TileNuclei]:
-    query = select(payloads.c.tile_id, payloads.c.flags, payloads.c.nuclei, payloads.c.rings)
-    found = connection.execute(query.where(payloads.c.tile_id.in_([row.id for row in rows])))
-    payload_of = {payload.tile_id: payload for payload in found}
-    for row in rows:
-        payload = payload_of[row.id]
-        nuclei, flags = unpack(Packed(payload.nuclei, payload.rings), (row.x, row.y)), _flags(payload.flags)
-        x0, y0, x1, y1 = nuclei.bbox.T
-        here = (x0 < box.x1) & (x1 > box.x0) & (y0 < box.y1) & (y1 > box.y0) & ((flags & seams.ELSEWHERE) == 0)
-        if classes is not None:
-            here &= np.isin(nuclei.type, list(classes))
-        index = np.flatnonzero(here)
-        yield TileNuclei(tile_of(row), chosen(nuclei, index), flags[index])
-
-
 def _counted(row: Row[Any], with_rings: bool) -> TileNuclei:
     at = (row.x, row.y)
     nuclei = unpack(Packed(row.nuclei, row.rings), at) if with_rings else unpack_table(row.nuclei, at)
-    flags = _flags(row.flags)
+    flags = flags_of(row.flags)
     index = np.flatnonzero((flags & seams.ELSEWHERE) == 0)
-    return TileNuclei(tile_of(row), chosen(nuclei, index), flags[index])
+    return TileNuclei(tile_of(row), chosen(nuclei, index), flags[index], step_of(row.nuclei))
 
 
-def _flags(flags: bytes) -> UInt8:
+def flags_of(flags: bytes) -> UInt8:
+    """(N,) flags of a payload."""
     return np.frombuffer(flags, np.uint8)
 
 
 def chosen(nuclei: Nuclei, index: Int64) -> Nuclei:
     """Some nuclei of a table, in the order of `index`; their ids stay. A table without rings stays so."""
+    if len(index) == len(nuclei) and np.array_equal(index, np.arange(len(index))):
+        return nuclei
     rings = _chosen_rings(nuclei.rings, index) if len(nuclei.rings) else nuclei.rings
     columns = {each.name: getattr(nuclei, each.name)[index] for each in fields(nuclei) if each.name != "rings"}
     return Nuclei(**columns, rings=rings)

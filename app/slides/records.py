@@ -154,11 +154,13 @@ class TileNuclei:
         tile: which one.
         nuclei: in slide pixels; `nuclei.id` are the numbers inside the tile.
         flags: (N,) uint8, see `app.slides.seams`.
+        step: level-0 pixels per pixel of the grid on which they were traced, (x, y).
     """
 
     tile: Tile
     nuclei: Nuclei
     flags: UInt8
+    step: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,13 @@ payloads = Table(
     Column("rings", LargeBinary, nullable=False),  # last, so that SQLite need not read it to reach the others
 )
 
+densities = Table(
+    "densities",
+    metadata,
+    Column("tile_id", RowId, ForeignKey("tiles.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("cells", LargeBinary, nullable=False),  # of the counted nuclei, see `density`
+)
+
 jobs = Table(
     "jobs",
     metadata,

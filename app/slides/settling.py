@@ -10,12 +10,13 @@ from sqlalchemy import Connection, Row, and_, bindparam, select, update
 
 from app.nuclei.errors import Conflict
 from app.nuclei.taxonomy import CLASSES
-from app.nuclei.types import UInt8
+from app.nuclei.types import Nuclei, UInt8
 from app.slides import seams
 from app.slides.columns import unpack_table
+from app.slides.density import pack_density
 from app.slides.places import Box
 from app.slides.records import Slide, place_of
-from app.slides.schema import COUNTS, payloads, slides, tiles
+from app.slides.schema import COUNTS, densities, payloads, slides, tiles
 
 MOST_NEIGHBOURS = 1000  # tiles that may crowd one place; each new one is settled with all of them
 
@@ -33,6 +34,12 @@ def counted(kinds: UInt8, flags: UInt8) -> dict[str, int]:
     return {"counted": int(counts.sum()), "cut": cut, "n_open": per_class[0]} | dict(
         zip(COUNTS, per_class[1:], strict=True)
     )
+
+
+def spread(nuclei: Nuclei, flags: UInt8) -> bytes:
+    """Where the nuclei of a tile lie that count, see `density`."""
+    counts = (flags & seams.ELSEWHERE) == 0
+    return pack_density(nuclei.centroid[counts], nuclei.type[counts])
 
 
 def settle_around(connection: Connection, slide: Slide, core: Box) -> None:
@@ -59,7 +66,7 @@ def settle_around(connection: Connection, slide: Slide, core: Box) -> None:
     ]
     after = seams.settle(seen, core, (slide.width, slide.height))
     changed = [i for i in range(len(rows)) if not np.array_equal(before[i], after[i])]
-    _rewrite(connection, [(rows[i].id, nuclei[i].type, after[i]) for i in changed])
+    _rewrite(connection, [(rows[i].id, nuclei[i], after[i]) for i in changed])
 
 
 def _neighbours(connection: Connection, slide_id: str, around: Box) -> Sequence[Row[Any]]:
@@ -80,10 +87,12 @@ def _key(row: Row[Any]) -> seams.Key:
     return row.y, row.x, row.height, row.width, row.content_sha256
 
 
-def _rewrite(connection: Connection, changed: Sequence[tuple[int, UInt8, UInt8]]) -> None:
+def _rewrite(connection: Connection, changed: Sequence[tuple[int, Nuclei, UInt8]]) -> None:
     if not changed:
         return
     flags: list[Mapping[str, Any]] = [{"of": tile_id, "flags": each.tobytes()} for tile_id, _, each in changed]
     connection.execute(update(payloads).where(payloads.c.tile_id == bindparam("of")), flags)
-    counts: list[Mapping[str, Any]] = [{"of": tile_id} | counted(kinds, each) for tile_id, kinds, each in changed]
+    counts: list[Mapping[str, Any]] = [{"of": tile_id} | counted(own.type, each) for tile_id, own, each in changed]
     connection.execute(update(tiles).where(tiles.c.id == bindparam("of")), counts)
+    cells: list[Mapping[str, Any]] = [{"of": tile_id, "cells": spread(own, each)} for tile_id, own, each in changed]
+    connection.execute(update(densities).where(densities.c.tile_id == bindparam("of")), cells)

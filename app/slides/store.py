@@ -18,8 +18,8 @@ from app.slides import seams
 from app.slides.columns import Packed, pack, unpack_table
 from app.slides.database import Database
 from app.slides.records import Kept, ModelKey, NewSlide, NewTile, Slide, new_id, now_ms, slide_of
-from app.slides.schema import payloads, slides, tiles
-from app.slides.settling import counted, settle_around
+from app.slides.schema import densities, payloads, slides, tiles
+from app.slides.settling import counted, settle_around, spread
 
 ROW_BYTES = 512  # what a tile takes in tables and indexes besides its payload, about
 
@@ -256,6 +256,7 @@ def _insert(
     qc = {"verdict": tile.qc.verdict, "codes": list(tile.qc.codes), "measures": dict(tile.qc.measures)}
     pieces = {"flags": flags.tobytes(), "nuclei": packed.table, "rings": packed.rings}
     connection.execute(insert(payloads).values(tile_id=tile_id, qc=qc, provenance=dict(tile.provenance), **pieces))
+    connection.execute(insert(densities).values(tile_id=tile_id, cells=spread(nuclei, flags)))
     return tile_id
 
 

@@ -22,9 +22,10 @@ from app.nuclei.types import Mpp, Nuclei
 from app.slides.columns import pack, unpack
 from app.slides.database import Database
 from app.slides.places import Box, Place
-from app.slides.reading import totals, viewport, walk
+from app.slides.reading import totals, walk
 from app.slides.records import ModelKey, NewSlide, NewTile
 from app.slides.store import Store
+from app.slides.viewing import viewport
 
 SPACING, ROW = 24, 32
 SIDE = SPACING * ROW

@@ -8,7 +8,8 @@ import pytest
 from app.nuclei.errors import NotFound, ViewportTooDense
 from app.slides import reading
 from app.slides.places import Box
-from app.slides.reading import PAGE, covered, viewport, walk
+from app.slides.reading import PAGE, covered, walk
+from app.slides.viewing import viewport
 from tests.slides.kept import SLIDE, WHOLE, assert_same_nuclei, by_place, cut_up, found
 
 EVERYTHING = Box(0, 0, 600, 480)
