@@ -16,7 +16,7 @@ from app.serving.models import Models, Resident
 from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
 from app.serving.slots import Slots
-from app.serving.tray import Ticket
+from app.serving.tray import Ticket, next_request
 from app.serving.work import WorkClass
 from app.settings import Settings
 from app.slides.analyst import Analyst
@@ -88,6 +88,7 @@ class _Tickets:
     profile: Profile
     job_id: str
     tenant: str
+    _number: int = field(default_factory=next_request)  # all of a job takes one request's turns
     _tickets: dict[int, Ticket] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -95,7 +96,7 @@ class _Tickets:
     @contextmanager
     def segmenter(self) -> Iterator[Segmenter]:
         means, record = self.means, Record(self.job_id)
-        ticket = Ticket(self.tenant, WorkClass.BULK, means.runner.clock() + PATIENCE_S)
+        ticket = Ticket(self.tenant, WorkClass.BULK, means.runner.clock() + PATIENCE_S, self._number)
         with self._lock:
             ticket.cancelled = self._over.is_set()
             self._tickets[id(ticket)] = ticket

@@ -184,7 +184,7 @@ def config_sha256(thresholds: Mapping[str, Any], profile: Profile, mpp: Mpp) -> 
         "thresholds": dict(thresholds),
         "profile": profile,
         "mpp": [mpp.x, mpp.y],
-        "codes": [list(c) for c in CLASSES],
+        "codes": [[c.id, c.name] for c in CLASSES],
         "postprocessing": POSTPROCESSING_VERSION,
     }
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=dict)

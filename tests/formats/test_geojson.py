@@ -203,7 +203,7 @@ def test_the_example_of_the_interchange_page_is_written_as_it_stands(context):
     one = Segmentation(grid, nuclei, 512, 512, Mpp(0.5, 0.5), 0.5, "fast", QualityReport())
     (feature,) = json.loads(geojson.encode(one, context))["features"]
     assert feature["geometry"] == {"type": "Polygon", "coordinates": [ring.tolist()]}
-    assert feature["properties"]["classification"] == {"name": "lymphocyte", "color": [0, 114, 178]}
+    assert feature["properties"]["classification"] == {"name": "lymphocyte", "color": [48, 45, 240]}
     measurements = feature["properties"]["measurements"]
     assert [measurements[f"Probability: {name}"] for name in NAMES] == [0.01, 0.02, 0.93, 0.03, 0, 0.01]
     assert (measurements["Area um^2"], measurements["Uncertain"]) == (15, 0)
