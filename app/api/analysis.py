@@ -19,7 +19,7 @@ from app.nuclei.errors import Abandoned, InferenceFailed, InvalidParameter, Refu
 from app.nuclei.segmenter import SAME_SCALE, Segmenter
 from app.nuclei.types import Engine, Mpp, MppSource, Profile, Segmentation
 
-PATCHES_AT_ONCE = 64
+PATCHES_AT_ONCE = 16  # of 512 x 512 their maps take 168 MB
 GEOJSON, SUMMARY, PNG, CSV, HOVERNET = (
     "application/geo+json",
     "application/json",

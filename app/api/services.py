@@ -12,7 +12,7 @@ from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 
-from app.api.analysis import WRITERS, Analysis, Limits, Result, check_grid, result_headers, scale
+from app.api.analysis import PATCHES_AT_ONCE, WRITERS, Analysis, Limits, Result, check_grid, result_headers, scale
 from app.api.cache import Question, ResultCache, Written, question
 from app.api.decoding import DecodedImage, announced, decode
 from app.api.pricing import Price, price
@@ -30,6 +30,7 @@ from app.serving.budget import Budget, Claim
 from app.serving.card import Card
 from app.serving.lifecycle import Lifecycle, State
 from app.serving.liveness import Vitals
+from app.serving.memory import give_back
 from app.serving.models import Models, Resident
 from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
@@ -163,11 +164,15 @@ class Services:
 
         def work() -> tuple[bytes, Result]:
             record.observe("queue", time.perf_counter() - queued)
-            with self.slots.slot(work_class), timed(record, "decode"):
-                image = decode(prepared.data, self.limits.max_pixels)
-            result = analysis.run(image, prepared.mpp, prepared.profile, record.request_id)
-            with self.slots.slot(work_class), timed(record, "encode"):
-                return WRITERS[order.media_type](result), result
+            try:
+                with self.slots.slot(work_class), timed(record, "decode"):
+                    image = decode(prepared.data, self.limits.max_pixels)
+                result = analysis.run(image, prepared.mpp, prepared.profile, record.request_id)
+                with self.slots.slot(work_class), timed(record, "encode"):
+                    return WRITERS[order.media_type](result), result
+            finally:
+                if prepared.price.patches > PATCHES_AT_ONCE:
+                    give_back()
 
         try:
             written, result = await self.workers[work_class].run(order.tenant, work, order.number)

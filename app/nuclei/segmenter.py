@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from app.nuclei import hover, instances, qc, tiling, views
 from app.nuclei.artifact import Artifact
@@ -16,6 +17,8 @@ from app.nuclei.engine import CUDA, OnnxEngine
 from app.nuclei.errors import InferenceFailed, InvalidImage, InvalidParameter
 from app.nuclei.types import Engine, Float32, HoverMaps, Mpp, Profile, Segmentation, UInt8
 
+Bool = npt.NDArray[np.bool_]
+BAND = 256  # rows that are calibrated at a time
 SAME_SCALE = 0.02
 """An image within 2 % of the model's mpp is not resampled: that would blur more than the scale is off."""
 
@@ -71,9 +74,8 @@ class Segmenter:
         scale = self._mpp(mpp)
         with self._timed("resample"):
             resampled = self._resample(image, scale)
-        maps = self.maps(resampled, profile)
         step = image.shape[1] / resampled.shape[1], image.shape[0] / resampled.shape[0]
-        return self.nuclei(image, maps, scale, step, profile)
+        return self.nuclei(image, self.maps(resampled, profile), scale, step, profile)
 
     def maps(
         self, image: UInt8, profile: Profile, plan: tiling.Tiling | None = None, wanted: Sequence[bool] | None = None
@@ -93,18 +95,23 @@ class Segmenter:
         plan = plan or tiling.plan(image.shape[0], image.shape[1], manifest.patch_sizes, manifest.margin)
         chosen = manifest.views(profile)
         patches = list(plan.cut(image))  # views of the image, not copies
+        mosaic, began, inferring = tiling.Mosaic(plan), time.perf_counter(), 0.0
         seen = [i for i in range(len(patches)) if wanted is None or wanted[i]]
-        found: dict[int, HoverMaps] = {}
-        with self._timed("infer"):
-            for first in range(0, len(seen), self.batch):
-                group = seen[first : first + self.batch]
-                together = views.predict(self.engine, np.stack([patches[i] for i in group]), chosen)
-                found |= {i: together[at] for at, i in enumerate(group)}
+        for first in range(0, len(seen), self.batch):
+            group, asked = seen[first : first + self.batch], time.perf_counter()
+            together = views.predict(self.engine, np.stack([patches[i] for i in group]), chosen)
+            inferring += time.perf_counter() - asked
+            for at, i in enumerate(group):
+                mosaic.lay(i, together[at])
+            del together  # or it would be kept while the next batch is awaited
         if len(seen) < len(patches):
             nothing = background(plan.patch, len(manifest.classes))
-            found |= {i: nothing for i in range(len(patches)) if i not in found}
-        with self._timed("aggregate"):
-            return finite(plan.stitch([found[i] for i in range(len(patches))]))
+            for i in set(range(len(patches))).difference(seen):
+                mosaic.lay(i, nothing)
+        whole = finite(mosaic.maps)
+        self.observe("infer", inferring)
+        self.observe("aggregate", time.perf_counter() - began - inferring)
+        return whole
 
     def nuclei(
         self, image: UInt8, maps: HoverMaps, mpp: Mpp, step: tuple[float, float], profile: Profile
@@ -113,16 +120,18 @@ class Segmenter:
 
         Args:
             image: (H, W, 3) uint8 RGB, at the caller's scale or at that of the maps.
-            maps: (h, w), at the model's mpp.
+            maps: (h, w), at the model's mpp; the class probabilities of nuclei are calibrated in place.
             mpp: of the caller's image.
             step: (x, y), pixels of the caller's image per pixel of the maps.
             profile: whose views were averaged.
         """
         manifest = self.artifact.manifest
         with self.separating(), self._timed("postprocess"):
-            labels = hover.separate(maps.np_prob, maps.hv, manifest.postprocess)
+            labels, type_prob = hover.separate(maps.np_prob, maps.hv, manifest.postprocess), maps.type_prob
+            del maps  # of a large image the offsets are much memory
             grid, repaired, dropped = instances.tidy(labels)
-            nuclei = instances.describe(grid, calibrated(maps.type_prob, grid > 0, manifest.temperature), step)
+            calibrate(type_prob, grid > 0, manifest.temperature)
+            nuclei = instances.describe(grid, type_prob, step)
             height, width = (max(1, round(n * s)) for n, s in zip(grid.shape, step[::-1], strict=True))
             shown = (width / image.shape[1], height / image.shape[0])
             report = qc.assess(image, len(nuclei), replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]))
@@ -176,17 +185,27 @@ def finite(maps: HoverMaps) -> HoverMaps:
     return maps
 
 
-def calibrated(type_prob: Float32, where: np.ndarray, temperature: float) -> Float32:
-    """Class probabilities with their temperature applied at some pixels, the others left as they are.
-
-    Args:
-        type_prob: (H, W, C), sums to 1 over C.
-        where: (H, W) bool.
-        temperature: above 1 says less sure, below 1 surer; arg-max stays.
-    """
+def calibrated(type_prob: Float32, where: Bool, temperature: float) -> Float32:
+    """As `calibrate`, in a copy, or the array itself at temperature 1."""
     if temperature == 1:
         return type_prob
     result = type_prob.copy()
-    powered = type_prob[where] ** np.float32(1 / temperature)
-    result[where] = powered / powered.sum(-1, keepdims=True)
+    calibrate(result, where, temperature)
     return result
+
+
+def calibrate(type_prob: Float32, where: Bool, temperature: float) -> None:
+    """Apply their temperature to class probabilities at some pixels, in place: of a large image they are most memory.
+
+    Args:
+        type_prob: (H, W, C), sums to 1 over C.
+        where: (H, W).
+        temperature: above 1 says less sure, below 1 surer; arg-max stays.
+    """
+    if temperature == 1:
+        return
+    for top in range(0, len(type_prob), BAND):
+        band, here = type_prob[top : top + BAND], where[top : top + BAND]
+        powered = band[here] ** np.float32(1 / temperature)
+        powered /= powered.sum(-1, keepdims=True)
+        band[here] = powered

@@ -67,25 +67,56 @@ class Tiling:
         Raises:
             ValueError: if the number of patches is not the tiling's.
         """
-        if len(patches) != len(self):
-            raise ValueError(f"{len(patches)} patches for a tiling of {len(self)}")
-        if len(self) == 1:
-            only, height, width = patches[0], self.height, self.width
-            return HoverMaps(only.np_prob[:height, :width], only.hv[:height, :width], only.type_prob[:height, :width])
-        size = (self.height, self.width)
-        whole = HoverMaps(
-            np.empty(size, np.float32),
-            np.empty((*size, 2), np.float32),
-            np.empty((*size, patches[0].type_prob.shape[-1]), np.float32),
-        )
-        places = ((row, col) for row in self.rows for col in self.cols)
-        for (row, col), maps in zip(places, patches, strict=True):
-            here = np.s_[row.low : row.high, col.low : col.high]
-            inside = np.s_[row.low - row.start : row.high - row.start, col.low - col.start : col.high - col.start]
-            whole.np_prob[here] = maps.np_prob[inside]
-            whole.hv[here] = maps.hv[inside]
-            whole.type_prob[here] = maps.type_prob[inside]
-        return whole
+        mosaic = Mosaic(self)
+        for number, maps in enumerate(patches):
+            mosaic.lay(number, maps)
+        return mosaic.maps
+
+
+class Mosaic:
+    """The maps of an image in the making: what was laid is copied, so that the patches' own maps need not be kept."""
+
+    def __init__(self, plan: Tiling) -> None:
+        """Nothing laid yet.
+
+        Args:
+            plan: where the patches were cut.
+        """
+        self._plan = plan
+        self._whole: HoverMaps | None = None
+        self._laid = 0
+
+    def lay(self, number: int, maps: HoverMaps) -> None:
+        """Add the maps (P, P) of a patch, by its number in the order of `Tiling.cut`; each once."""
+        plan = self._plan
+        self._laid += 1
+        if number >= len(plan):
+            return
+        row, col = plan.rows[number // len(plan.cols)], plan.cols[number % len(plan.cols)]
+        inside = np.s_[row.low - row.start : row.high - row.start, col.low - col.start : col.high - col.start]
+        parts = maps.np_prob[inside], maps.hv[inside], maps.type_prob[inside]
+        if len(plan) == 1:
+            self._whole = HoverMaps(*parts[:2], parts[2].copy())
+            return
+        self._whole = self._whole or self._blank(maps)
+        for target, part in zip((self._whole.np_prob, self._whole.hv, self._whole.type_prob), parts, strict=True):
+            target[row.low : row.high, col.low : col.high] = part
+
+    @property
+    def maps(self) -> HoverMaps:
+        """HoverMaps of (H, W), every pixel covered once; `type_prob` is a copy, the others may be a patch's own.
+
+        Raises:
+            ValueError: if the number of patches laid is not the plan's.
+        """
+        if self._laid != len(self._plan) or self._whole is None:
+            raise ValueError(f"{self._laid} patches for a tiling of {len(self._plan)}")
+        return self._whole
+
+    def _blank(self, like: HoverMaps) -> HoverMaps:
+        size = (self._plan.height, self._plan.width)
+        shapes = size, (*size, 2), (*size, like.type_prob.shape[-1])
+        return HoverMaps(*(np.empty(shape, np.float32) for shape in shapes))
 
 
 def plan(height: int, width: int, patch_sizes: Sequence[int], margin: int) -> Tiling:

@@ -85,4 +85,6 @@ class QueuedEngine:
         tray = self.runner.submit(self.ticket, job, patches)
         maps = tray.wait()
         self.ticket.waited_s += (tray.began or asked) - asked
+        if len(maps) == 1:
+            return HoverMaps(maps[0].np_prob[None], maps[0].hv[None], maps[0].type_prob[None])
         return HoverMaps(*(np.stack([getattr(m, name) for m in maps]) for name in ("np_prob", "hv", "type_prob")))

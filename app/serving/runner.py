@@ -28,6 +28,7 @@ from app.serving.desk import Desk, Job
 from app.serving.device import DeviceEngine
 from app.serving.execution import FAILED, Attempt
 from app.serving.faults import Fault, fault_of
+from app.serving.memory import give_back
 from app.serving.scheduler import Cancelled, Scheduler
 from app.serving.staging import Prepared, Stage
 from app.serving.tray import Ticket, Tray
@@ -251,6 +252,7 @@ class Runner:
             self._break(broken)
 
     def _shrink(self) -> None:
+        give_back()
         for engine in list(self._warm):
             try:
                 engine.shrink()

@@ -29,6 +29,7 @@ class Tray:
         self.ids = tuple(ids)
         self._maps: dict[int, HoverMaps] = {}
         self._error: Exception | None = None
+        self._failed = False
         self._done = Event()
         self.began: float | None = None
 
@@ -40,7 +41,7 @@ class Tray:
     @property
     def filled(self) -> bool:
         """Whether all maps are there."""
-        return self.settled and self._error is None
+        return self.settled and not self._failed
 
     def put(self, item_id: int, maps: HoverMaps) -> None:
         """The maps (P, P) of one patch."""
@@ -51,19 +52,24 @@ class Tray:
     def fail(self, error: Exception) -> None:
         """There will be no maps; the first reason counts."""
         if not self.settled:
-            self._error = error
+            self._error, self._failed = error, True
             self._done.set()
 
     def wait(self) -> list[HoverMaps]:
-        """Maps of all patches, once they are there.
+        """Maps of all patches, once they are there. Maps or reason can be taken once: the tray keeps neither.
 
         Raises:
             Exception: the reason why there are none.
         """
         self._done.wait()
-        if self._error is not None:
-            raise self._error
-        return [self._maps[one] for one in self.ids]
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it knows this frame and, through its callers', the image: a circle would keep them all
+        maps, self._maps = self._maps, {}  # nobody else keeps them
+        return [maps[one] for one in self.ids]
 
 
 @dataclass(eq=False)

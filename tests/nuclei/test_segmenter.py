@@ -143,3 +143,10 @@ def test_temperature_keeps_the_winner_and_the_background_pixels() -> None:
     np.testing.assert_array_equal(soft[:2], maps[:2])
     np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-5)
     assert soft[where].max() < maps[where].max()
+
+
+def test_a_large_image_is_calibrated_as_each_band_of_it() -> None:
+    maps = np.random.default_rng(0).dirichlet(np.ones(7), (600, 3)).astype(np.float32)
+    where = np.random.default_rng(1).random((600, 3)) < 0.5
+    bands = [calibrated(maps[top : top + 100], where[top : top + 100], 1.6) for top in range(0, 600, 100)]
+    np.testing.assert_array_equal(calibrated(maps, where, 1.6), np.concatenate(bands))

@@ -62,3 +62,18 @@ def test_what_cannot_be_planned_is_refused(height: int, width: int, margin: int)
 def test_an_image_of_another_size_than_planned_is_refused() -> None:
     with pytest.raises(ValueError, match="planned for"):
         list(plan(10, 10, (32,), 4).cut(np.zeros((10, 11, 3), np.uint8)))
+
+
+@pytest.mark.parametrize("side", [40, 100])
+def test_class_maps_are_laid_as_a_copy_that_may_be_written_to(side: int) -> None:
+    tiling = plan(side, side, (32, 64), 8)
+    patches = [_as_maps(np.ones((64, 64, 3), np.uint8)) for _ in range(len(tiling))]
+    tiling.stitch(patches).type_prob[:] = 0
+    assert all((patch.type_prob == 1).all() for patch in patches)
+
+
+def test_more_or_fewer_patches_than_were_cut_are_refused() -> None:
+    patch = _as_maps(np.ones((64, 64, 3), np.uint8))
+    for count in (3, 5):
+        with pytest.raises(ValueError, match=f"{count} patches for a tiling of 4"):
+            plan(100, 100, (32, 64), 8).stitch([patch] * count)
