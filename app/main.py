@@ -219,10 +219,10 @@ def end_process(reason: str) -> None:
     os._exit(EXIT_NO_PROGRESS)
 
 
-def serve(settings: Settings) -> int:
-    """Run the service until a signal; the process's exit status."""
+def serve(settings: Settings, open_engine: EngineOpener | None = None) -> int:
+    """Run the service until a signal; the process's exit status. See `create_app`."""
     log_as_json(settings.log_level)
-    app = create_app(settings, before_ready=keep_for_good)
+    app = create_app(settings, open_engine, keep_for_good)
     config = uvicorn.Config(
         app,
         settings.host,

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ import uvicorn
 from app.client import Client, ServiceError
 from app.main import create_app
 from app.server import LAST_CALL_S, Server
+from tests.drawn import draw_tissue
 
 PATIENCE_S = 60
 
@@ -122,6 +124,29 @@ def test_queued_work_of_a_caller_who_hung_up_never_runs(app, png, valve):
         assert patient.post("/v1/segment", content=png).status_code == 200
 
 
+def test_a_killed_socket_ends_the_batch_that_nobody_waits_for_with_all_middleware_installed(settings, valve, png):
+    settings = settings.model_copy(update={"cors_origins": ("https://viewer.example.org",)})
+    app = create_app(settings, lambda artifact, provider, threads: valve)
+    services = app.state.services
+    with serving(app) as (server, address):
+        valve.open.clear()
+        before = valve.batches
+        kill_while(lambda: valve.batches > before, server.servers[0].sockets[0].getsockname(), png)
+        wait_for(lambda: not services.runner.stalled_s(), "the batch to be ended")
+        assert (services.budget.held, services.room.inside, valve.open.is_set()) == (0, 0, False)
+        valve.open.set()
+        assert ask(address, png).status_code == 200
+
+
+def kill_while(condition: Callable[[], object], where: tuple[str, int], png: bytes) -> None:
+    """Send a request and reset its connection once the condition holds."""
+    head = f"POST /v1/segment HTTP/1.1\r\nHost: karyon\r\nContent-Length: {len(png)}\r\n\r\n".encode()
+    with socket.create_connection(where) as caller:
+        caller.sendall(head + png)
+        wait_for(condition, "the request to run")
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def test_a_body_above_the_limit_gets_its_answer(settings, valve):
     app = create_app(settings.model_copy(update={"max_bytes": 1000}), lambda artifact, provider, threads: valve)
     with serving(app) as (_, address):
@@ -129,10 +154,14 @@ def test_a_body_above_the_limit_gets_its_answer(settings, valve):
         assert (answer.status_code, answer.json()["type"]) == (413, "urn:karyon:problem:payload-too-large")
 
 
+SERVE = (sys.executable, "-m", "app.cli", "serve", "--port", "0")
+
+
 @contextmanager
-def process(store: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    store: Path, command: Sequence[str] = SERVE, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`karyon serve` as a process, ready; and its address."""
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("KARYON_")}
     env |= {"KARYON_MODEL_STORE": str(store), "KARYON_MODEL": "dark", "KARYON_THREADS": "1"}
     env |= {
@@ -218,6 +247,69 @@ def test_a_process_answers_probes_on_a_port_of_their_own(onnx_store):
         assert httpx.get(f"http://127.0.0.1:{port}/healthz/live").status_code == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
+
+
+def test_sigterm_under_load_fails_nobody_who_came_in_time(onnx_store, png):
+    answers: list[tuple[float, int]] = []
+
+    def keep_asking(address: str) -> None:
+        status = 1
+        while status:
+            began = time.monotonic()
+            try:
+                status = ask(address, png).status_code
+            except httpx.TransportError:  # once the socket is closed; sooner, it is a failure
+                status = 0
+            answers.append((began, status))
+
+    with process(onnx_store, KARYON_DRAIN_DELAY_S="3") as (server, address):
+        askers = [threading.Thread(target=keep_asking, args=(address,)) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        wait_for(lambda: sum(status == 200 for _, status in answers) > 4, "the load")
+        signalled = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        for asker in askers:
+            asker.join(PATIENCE_S)
+        assert server.wait(PATIENCE_S) == 0
+    assert {status for began, status in answers if began < signalled + 2} == {200}
+    assert any(began > signalled for began, status in answers if status == 200)
+
+
+HANGING = """
+import sys, threading
+from app.main import serve
+from app.settings import load_settings
+from tests.drawn import InkEngine
+
+class Hanging(InkEngine):
+    def predict(self, patches):
+        if (patches[:, 0, 0] == 7).all():
+            threading.Event().wait()
+        return super().predict(patches)
+
+sys.exit(serve(load_settings(), lambda artifact, provider, threads: Hanging()))
+"""
+
+
+def test_a_run_that_hangs_makes_the_process_dead_to_probes_and_ends_it_with_status_70(store, encoded):
+    poison = draw_tissue(256, 256)
+    poison[0, 0] = 7
+    settings = {"KARYON_MODEL": "ink", "KARYON_HANG_S": "5", "KARYON_PORT": "0"}
+    with process(store, (sys.executable, "-c", HANGING), **settings) as (server, address):
+        threading.Thread(target=hang, args=(address, encoded(poison)), daemon=True).start()
+        lived = []
+        with suppress(httpx.TransportError):
+            while server.poll() is None:
+                lived.append(httpx.get(f"{address}/healthz/live", timeout=PATIENCE_S).status_code)
+                time.sleep(0.05)
+        assert server.wait(PATIENCE_S) == 70
+    assert (lived[0], lived[-1]) == (200, 503)
+
+
+def hang(address: str, poison: bytes) -> None:
+    with suppress(httpx.TransportError):
+        ask(address, poison)
 
 
 def test_sigterm_ends_the_process_with_status_0(onnx_store, png):
