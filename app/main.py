@@ -19,7 +19,7 @@ from starlette.types import Lifespan
 
 from app import __version__
 from app.admin import Admin
-from app.api import batch, errors, routes, slidejobs, slides, viewer, views
+from app.api import batch, errors, routes, slidejobs, slides, slidetiles, viewer, views
 from app.api.analysts import Analysts
 from app.api.cache import ResultCache
 from app.api.cors import Cors
@@ -50,7 +50,16 @@ from app.settings import Settings, cache_folder, load_settings
 from app.telemetry import Metrics, Report, log, log_as_json, log_request
 
 EXIT_NO_PROGRESS = 70
-ROUTERS = (routes.router, routes.v1, batch.router, slides.router, *slidejobs.ROUTERS, viewer.router, views.router)
+ROUTERS = (
+    routes.router,
+    routes.v1,
+    batch.router,
+    slides.router,
+    *slidejobs.ROUTERS,
+    slidetiles.router,
+    viewer.router,
+    views.router,
+)
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "
     "Research use only. Not for diagnostic procedures."

@@ -88,12 +88,14 @@ class Limits:
         return value
 
 
-def scale(requested: float | None, image: DecodedImage | Announced, limits: Limits) -> Mpp | None:
-    """um per pixel of an image: the caller's word, else the file's; None leaves the model's own.
+def scale(requested: float | Mpp | None, image: DecodedImage | Announced, limits: Limits) -> Mpp | None:
+    """um per pixel of an image: the caller's word, or its slide's, else the file's; None leaves the model's own.
 
     Raises:
         InvalidParameter: if the one that counts is out of range.
     """
+    if isinstance(requested, Mpp):
+        return requested
     if requested is not None:
         value = limits.mpp(requested, "request")
         conflict = any(abs(own / value - 1) > SAME_SCALE for own in image.mpp or ())

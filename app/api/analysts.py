@@ -58,12 +58,16 @@ class Analysts:
     def analyst(self, resident: Resident, profile: Profile, job_id: str, tenant: str) -> Analyst:
         """A model in memory that looks at windows as bulk work of a tenant."""
         tickets = _Tickets(self, resident, profile, job_id, tenant)
-        settings, artifact = self.settings, resident.artifact
-        limits = Limits(settings.max_pixels, settings.min_mpp, settings.max_mpp)
-        facts = Analysis(artifact, resident.engine, limits, _unobserved, settings.revision)
+        artifact, facts = resident.artifact, self.facts(resident)
         return Analyst(
             artifact, profile, tickets.segmenter, lambda sha256: facts.context(sha256, job_id), tickets.cancel
         )
+
+    def facts(self, resident: Resident) -> Analysis:
+        """What is said of a model's results besides their nuclei."""
+        settings = self.settings
+        limits = Limits(settings.max_pixels, settings.min_mpp, settings.max_mpp)
+        return Analysis(resident.artifact, resident.engine, limits, _unobserved, settings.revision)
 
     def profile(self, resident: Resident) -> Profile:
         """Views that are averaged if nobody says."""

@@ -109,7 +109,7 @@ class Tiles:
                 await self._answer(tiles, held, emit)
 
     async def _prepare(self) -> list[Prepared | Refusal]:
-        if self.order.mpp is not None:  # what is wrong with the request is not every image's fault
+        if isinstance(self.order.mpp, float):  # what is wrong with the request is not every image's fault
             self.services.limits.mpp(self.order.mpp, "request")
         await self.services.resident(self.order.model)
         with timed(self.record, "decode"):

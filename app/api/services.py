@@ -51,7 +51,7 @@ class Order:
     `number` tells requests apart: those of one caller take turns.
     """
 
-    mpp: float | None
+    mpp: float | Mpp | None
     profile: Profile | None
     model: str
     media_type: str

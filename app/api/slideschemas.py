@@ -7,10 +7,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.api.errors import ANSWER, Forbidden, Unauthenticated
-from app.api.schemas import Json, problems
+from app.api.schemas import COLLECTION_EXAMPLE, SEGMENT_BODY, Json, problems
 from app.nuclei import errors as domain
 from app.nuclei.errors import InvalidParameter
 
+GEOJSON = "application/geo+json"
 OCTETS = "application/octet-stream"
 
 
@@ -174,6 +175,11 @@ JOB_FOUND = answers(200, {"model": JobEntry}, domain.NotFound)
 EVENTS_SENT = answers(
     200, {"description": "the job, each time it changes", "content": {"text/event-stream": {}}}, domain.NotFound
 )
+TILED = answers(
+    200,
+    {"description": "the nuclei that the tile answers for", "content": {GEOJSON: {"example": COLLECTION_EXAMPLE}}},
+    *(kind for kind in ANSWER if kind not in (domain.ViewportTooDense, domain.MppRequired)),
+)
 GONE = answers(204, {"description": "it is gone"}, domain.NotFound)
 
 
@@ -186,6 +192,13 @@ def _schema(model: type[Asked]) -> Json:
     return model.model_json_schema()
 
 
+TILE_BODY: Json = {
+    "requestBody": SEGMENT_BODY["requestBody"],
+    "x-codeSamples": [
+        {"lang": "shell", "source": "curl --data-binary @tile.png -H 'Content-Type: image/png' "
+         "'http://127.0.0.1:8000/v1/slides/SLIDE/tiles?x=4096&y=2048&margin=64'"},
+    ],
+}  # fmt: skip
 JOB_BODY = json_body(NewJob, required=False)
 SCALE_BODY = json_body(Scale)
 SLIDE_BODY: Json = {

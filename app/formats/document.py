@@ -132,13 +132,25 @@ def summary(segmentation: Segmentation, epithelium_is_tumour: bool = False) -> d
         As fixed for `summary`: `total` counts every nucleus, also one whose class stayed open; `composition_224` is
         null unless the image is 256x256; `tumour_burden` is null with a reason, or a share with its 95 % interval.
     """
-    counts, total = segmentation.counts, len(segmentation.nuclei)
     area_mm2 = segmentation.width * segmentation.height * segmentation.mpp.x * segmentation.mpp.y / 1e6
+    counted = summary_of(len(segmentation.nuclei), segmentation.counts, area_mm2, epithelium_is_tumour)
+    return counted | {"composition_224": _composition_224(segmentation)}
+
+
+def summary_of(total: int, counts: Mapping[str, int], area_mm2: float, epithelium_is_tumour: bool) -> dict[str, Any]:
+    """The same of nuclei that were counted already, such as those that a tile of a slide answers for.
+
+    Args:
+        total: nuclei.
+        counts: of them, per class name, zeros included.
+        area_mm2: in which they lie.
+        epithelium_is_tumour: whether epithelial nuclei stand for tumour.
+    """
     burden, reason = _tumour_burden(counts["epithelial"], total, epithelium_is_tumour)
     return {
         "total": total,
-        "counts": counts,
-        "composition_224": _composition_224(segmentation),
+        "counts": dict(counts),
+        "composition_224": None,
         "density_per_mm2": {name: round(count / area_mm2, 2) for name, count in counts.items()},
         "tumour_burden": burden,
         "tumour_burden_reason": reason,

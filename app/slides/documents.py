@@ -10,13 +10,13 @@ import numpy as np
 import orjson
 
 from app.formats import geojson
-from app.formats.document import NOTICE, slide_nucleus_id_text
+from app.formats.document import NOTICE, slide_nucleus_id_text, summary_of
 from app.nuclei.taxonomy import CLASSES, NAMES
 from app.nuclei.types import Mpp, UInt8
 from app.slides import seams
 from app.slides.database import Database
 from app.slides.places import Box
-from app.slides.reading import first_details
+from app.slides.reading import chosen, first_details, tile_details, tile_nuclei
 from app.slides.records import ModelKey, Slide, TileNuclei
 
 PIXELS = Mpp(1.0, 1.0, "model-default")  # where no scale is known, um are pixels
@@ -92,6 +92,36 @@ def counts_of(parts: list[TileNuclei]) -> tuple[int, dict[str, int]]:
     for part in parts:
         found += np.bincount(part.nuclei.type, minlength=len(found))
     return int(found.sum()), dict(zip(NAMES, found[1:].tolist(), strict=True))
+
+
+def tile(database: Database, slide: Slide, tile_id: int, epithelium_is_tumour: bool) -> bytes:
+    """A tile that is kept, as GeoJSON in pixels of its slide: the nuclei that it answers for now.
+
+    Args:
+        database: of the store.
+        slide: of the tile.
+        tile_id: its row.
+        epithelium_is_tumour: whether epithelial nuclei stand for tumour in this model.
+
+    Raises:
+        NotFound: if it is gone.
+    """
+    seen, (qc, said) = tile_nuclei(database, tile_id), tile_details(database, tile_id)
+    index = np.flatnonzero((seen.flags & seams.ELSEWHERE) == 0)
+    part = TileNuclei(seen.tile, chosen(seen.nuclei, index), seen.flags[index])
+    mpp, core, (total, counts) = scale(database, slide) or PIXELS, seen.tile.place.core, counts_of([part])
+    mm2 = (core.x1 - core.x0) * (core.y1 - core.y0) * mpp.x * mpp.y / 1e6
+    place = seen.tile.place
+    head = {
+        "type": "FeatureCollection",
+        "notice": NOTICE,
+        "coordinate_space": coordinate_space(slide, mpp),
+        "tile": {"bbox": list(place.box), "core": list(core), "cut": int(((part.flags & seams.CUT) > 0).sum())},
+        "summary": summary_of(total, counts, mm2, epithelium_is_tumour),
+        "qc": qc,
+        "provenance": said,
+    }
+    return b"".join(_pieces(orjson.dumps(head)[:-1], slide, mpp, [part]))
 
 
 def viewport(slide: Slide, mpp: Mpp | None, box: Box, parts: list[TileNuclei]) -> bytes:

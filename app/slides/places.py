@@ -34,6 +34,19 @@ class Box(NamedTuple):
         return self.x0 <= other.x0 and self.y0 <= other.y0 and other.x1 <= self.x1 and other.y1 <= self.y1
 
 
+def check_corner(x: float, y: float, margin: float, slide: tuple[int, int]) -> None:
+    """Refuse what no tile of a slide can have, before its size is known.
+
+    Raises:
+        InvalidParameter: naming what is wrong.
+    """
+    for name, value, length in (("x", x, slide[0]), ("y", y, slide[1])):
+        if not 0 <= value < length:  # also NaN
+            raise InvalidParameter(name, f"{name} lies inside the slide, from 0 to less than {length}")
+    if not 0 <= margin < math.inf:
+        raise InvalidParameter("margin", "a margin is a number of pixels, 0 or more")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A tile on its slide.

@@ -163,6 +163,14 @@ class Store:
             settle_around(connection, slide, tile.place.core)
         return Kept(tile_id, True)
 
+    def find_tile(self, slide_id: str, at: tuple[float, float], content_sha256: str, model: ModelKey) -> int | None:
+        """The row of a tile that was sent with this content at this place, analysed by this model; None if none was."""
+        same = {"slide_id": slide_id, "x": at[0], "y": at[1], "content_sha256": content_sha256}
+        same |= {"model_sha256": model.sha256, "config_sha256": model.config_sha256}
+        query = select(tiles.c.id).where(*(tiles.c[name] == value for name, value in same.items())).limit(1)
+        with self.database.read() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
     def used_bytes(self) -> int:
         """What tiles and uploaded files take."""
         with self.database.read() as connection:
