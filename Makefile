@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run viewer test test-slow check bench soak promtool image-steps train-lite evaluate clean
+.PHONY: demo run viewer test test-slow check bench soak promtool image-steps train-ensemble train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -74,6 +74,11 @@ promtool: $(VENV)/dev  ## Prometheus and promtool into .venv/bin, where apt-get 
 
 image-steps: $(VENV)/dev  ## the CPU image's steps in an empty folder, and the service started from there; minutes
 	$(BIN)/python docker/rehearse.py
+
+train-ensemble: $(VENV)/dev  ## train the paper's ensemble and its baseline, on a GPU; goes on where it was stopped
+	$(BIN)/python -m training.ensemble
+	$(BIN)/python -m training.tune runs/seresnext50 runs/seresnext101
+	$(BIN)/python -m training.export runs/seresnext50 runs/seresnext101 --name karyon-ensemble --version 1 --weights int8
 
 train-lite: $(VENV)/dev  ## train karyon-lite on the CPU; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml

@@ -35,8 +35,8 @@ class TrainedMember:
 
     @classmethod
     def read(cls, path: Path) -> TrainedMember:
-        """Weights as training.train and training.convert write them."""
-        content = torch.load(path, weights_only=True)
+        """Weights as training.train and training.convert write them, on the CPU wherever they were learnt."""
+        content = torch.load(path, weights_only=True, map_location="cpu")
         network = build(content["name"])
         network.load_state_dict(content["network"])
         return cls(content["name"], network.eval())

@@ -20,7 +20,8 @@ import torch
 from training.config import RunConfig, load
 from training.data import lizard
 from training.distributed import Team
-from training.train import batches_of, forward, loss_of, moved, prepare, random_crops, split, start
+from training.loading import batches_of, moved
+from training.train import forward, loss_of, prepare, random_crops, split, start
 
 
 @dataclass

@@ -13,7 +13,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from training.data.crops import Example, GridCrops, RandomCrops
 from training.data.sample import Sample, split_by_group
 from training.distributed import Team, team
 from training.encoder_weights import load_encoder
+from training.loading import batches_of, loader, moved
 from training.network import Logits, build
 from training.state import State
 
@@ -38,8 +39,17 @@ class Diverged(RuntimeError):
     """The loss is no longer a number; the batch that did it was saved."""
 
 
+class Paused(Exception):
+    """The time that a run was given is over; its checkpoint holds all it learnt."""
+
+
 def train(
-    config: RunConfig, data: Path, folder: Path, together: Team | None = None, crops: RandomCrops | None = None
+    config: RunConfig,
+    data: Path,
+    folder: Path,
+    together: Team | None = None,
+    crops: RandomCrops | None = None,
+    until: float | None = None,
 ) -> Path:
     """Train to the end, or go on from the run folder's checkpoint.
 
@@ -49,25 +59,27 @@ def train(
         folder: run folder, made if it is not there.
         together: the processes that train as one; this one alone if None.
         crops: what to learn from instead of the run's own crops.
+        until: on the monotonic clock, when to stop between two batches; None: at the end.
 
     Returns:
         Path of the best weights.
 
     Raises:
+        Paused: the time was over first.
         Diverged: a loss was not finite; `diverged.pt` in the run folder holds the batch.
     """
     together = together or Team(0, 1, torch.device("cpu"))
     prepare(config, folder, together)
     training, validation = split(config, data)
     crops = crops or random_crops(config, training)
-    judge = _loader(judged_crops(config, validation), config.recipe.batch, config, workers=0)
+    judge = loader(judged_crops(config, validation), config.recipe.batch, config, workers=0)
     state = start(config, together)
     if (folder / "checkpoint.pt").exists():
         state.load(folder / "checkpoint.pt")
     learner = together.wrap(state.network)
     while state.epoch < config.recipe.epochs and not _tired(state, config.recipe):
         began = time.monotonic()
-        learnt = train_epoch(state, learner, crops, config, folder, together)
+        learnt = train_epoch(state, learner, crops, config, folder, together, until)
         judged = validate(state.judged, judge, config, together.device) if together.leads else {"total": 0.0}
         loss = together.agree(judged["total"])
         if together.leads:
@@ -84,6 +96,8 @@ def prepare(config: RunConfig, folder: Path, together: Team) -> None:
     """Threads, determinism and the run folder."""
     torch.set_num_threads(config.threads or max(1, cpu_limit() // together.size))
     torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # crops have one size: the search pays off
+    torch.set_float32_matmul_precision("highest" if config.deterministic else "high")
     if together.leads:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config.model_dump_json(indent=1))
@@ -129,7 +143,13 @@ def judged_crops(config: RunConfig, samples: list[Sample]) -> Dataset[Example]:
 
 
 def train_epoch(
-    state: State, learner: nn.Module, crops: RandomCrops, config: RunConfig, folder: Path, together: Team
+    state: State,
+    learner: nn.Module,
+    crops: RandomCrops,
+    config: RunConfig,
+    folder: Path,
+    together: Team,
+    until: float | None = None,
 ) -> dict[str, float]:
     """The rest of one epoch; mean of every loss term over it."""
     steps = config.data.crops_per_epoch // config.recipe.batch
@@ -148,9 +168,12 @@ def train_epoch(
         for name, value in parts.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         bar.set_postfix(loss=f"{state.sums['total'] / state.batch:.3f}", lr=f"{rate:.1e}", refresh=False)
-        if together.leads and time.monotonic() - saved > config.checkpoint_minutes * 60:
+        over = until is not None and bool(together.agree(time.monotonic() >= until))
+        if together.leads and (over or time.monotonic() - saved > config.checkpoint_minutes * 60):
             state.save(folder / "checkpoint.pt", config)
             saved = time.monotonic()
+        if over:
+            raise Paused(f"{config.name} stopped after batch {state.batch} of {steps} of epoch {state.epoch}")
     return {name: round(value / state.batch, 5) for name, value in state.sums.items()}
 
 
@@ -191,13 +214,13 @@ def loss_of(logits: Logits, batch: Example, config: RunConfig) -> tuple[dict[str
 
 @torch.no_grad()
 def validate(
-    network: nn.Module, loader: DataLoader[Example], config: RunConfig, device: torch.device
+    network: nn.Module, crops: DataLoader[Example], config: RunConfig, device: torch.device
 ) -> dict[str, float]:
     """Mean of every loss term, their total, and the Dice of nucleus pixels, over unvaried crops."""
     network.eval()
     sums: dict[str, float] = {}
     overlap = area = 0.0
-    for batch in (moved(b, device) for b in loader):
+    for batch in (moved(b, device) for b in crops):
         logits = forward(network, batch["image"], config.recipe.bf16)
         parts = losses.terms(logits, batch)
         parts["total"] = losses.total(parts, config.weights)
@@ -206,7 +229,7 @@ def validate(
         found = logits.np.float().softmax(1)[:, 1] >= 0.5
         overlap += 2 * float((found & (batch["np"] == 1)).sum())
         area += float(found.sum() + batch["np"].sum())
-    count = len(loader.dataset)  # type: ignore[arg-type]
+    count = len(crops.dataset)  # type: ignore[arg-type]
     return {name: round(v / count, 5) for name, v in sums.items()} | {"dice": round(overlap / max(area, 1), 5)}
 
 
@@ -244,29 +267,10 @@ def _tired(state: State, recipe: RecipeConfig) -> bool:
     return bool(recipe.patience) and state.idle >= recipe.patience
 
 
-def moved(batch: Example, device: torch.device) -> Example:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
 def forward(network: nn.Module, image: Tensor, bf16: bool) -> Logits:
     scaled = image.float().div(255).contiguous(memory_format=torch.channels_last)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         return Logits(*network(scaled))
-
-
-def batches_of(crops: RandomCrops, state: State, config: RunConfig, together: Team) -> Iterator[Example]:
-    """This process' share of every batch that is left of the epoch."""
-    crops.epoch, whole = state.epoch, config.recipe.batch
-    share = whole // together.size
-    first = range(state.batch * whole + together.rank * share, len(crops) - whole + 1 + together.rank * share, whole)
-    mine = Subset(crops, [index for begin in first for index in range(begin, begin + share)])
-    yield from _loader(mine, share, config, config.workers)
-
-
-def _loader(examples: Dataset[Example], batch: int, config: RunConfig, workers: int) -> DataLoader[Example]:
-    # A generator of its own: a loader draws a seed when it starts, and the global one must not notice a restart.
-    seeds = torch.Generator().manual_seed(config.seed)
-    return DataLoader(examples, batch, num_workers=workers, generator=seeds, pin_memory=torch.cuda.is_available())
 
 
 def main() -> None:
