@@ -38,7 +38,7 @@ class Target:
             mpp: scale that is stated with each tile.
         """
         self._tiles = tiles
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None if keep_alive else 0)
         self._params = {"mpp": str(mpp)}
         self._http = httpx.AsyncClient(

@@ -1,8 +1,10 @@
 """Who separates nuclei now? A few at a time, those who wait at a screen first.
 
 Separation runs in the threads of the requests: its kernels release the GIL, so threads share the cores as processes
-would, without copying maps between them. This bounds how many run at once. (Worker processes over shared memory are
-the alternative; they must be measured against this, because they cost a copy of every map and a slot ring.)
+would, without copying maps between them. This bounds how many run at once. `tests.benchmarks.bench_workers` measures
+it against worker processes with slots of shared memory; until that shows more than noise between them, threads stay:
+no copy of every map, no /dev/shm, no memory per worker. The price is that a crash of native code (a segmentation fault
+in OpenCV or in a compiled kernel) ends the whole service, not one tile; whatever restarts it is its remedy.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ import uvicorn
 from anyio import to_thread
 from starlette.types import Receive, Scope, Send
 
-from app.main import Server
 from app.nuclei import load_artifact
 from app.nuclei.engine import OnnxEngine
+from app.server import Server
 from app.serving.calibration import measure
 from app.serving.lifecycle import Lifecycle
 from app.telemetry import log, log_as_json

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import Body, FastAPI
 from starlette.responses import Response
 
-from app.main import Server
+from app.server import Server
 from app.serving.lifecycle import Lifecycle
 from app.telemetry import log, log_as_json
 from tests.benchmarks.whole import Whole
