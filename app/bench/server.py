@@ -59,14 +59,16 @@ def own_server(folder: Path, command: Sequence[str] = SERVE, **settings: str) ->
     """A service that is ready; ended at the end, if it has not ended by then.
 
     Args:
-        folder: for its log and what it measures at its start.
+        folder: for its log, what it measures at its start, and its store: the caller's is not touched.
         command: starts it; must log as `karyon serve` does.
         settings: further environment, such as KARYON_THREADS; the caller's own stays.
 
     Raises:
         BenchRefused: with its last words.
     """
-    environment = dict(os.environ) | {"KARYON_CACHE": str(folder / "cache")} | settings
+    own = {"KARYON_CACHE": str(folder / "cache"), "KARYON_SLIDE_FOLDER": str(folder / "slides"), "KARYON_STORE_URL": ""}
+    own["KARYON_CACHE_BYTES"] = "0"  # the same tiles come again and again
+    environment = dict(os.environ) | own | settings
     path = folder / f"server-{time.monotonic_ns()}.log"  # a pipe that nobody empties would stop the service
     with path.open("wb") as log, subprocess.Popen(command, env=environment, stderr=log, stdout=log) as process:
         try:

@@ -1,10 +1,10 @@
 """Who separates nuclei now? A few at a time, those who wait at a screen first.
 
-Separation runs in the threads of the requests: its kernels release the GIL, so threads share the cores as processes
-would, without copying maps between them. This bounds how many run at once. `tests.benchmarks.bench_workers` measures
-it against worker processes with slots of shared memory; until that shows more than noise between them, threads stay:
-no copy of every map, no /dev/shm, no memory per worker. The price is that a crash of native code (a segmentation fault
-in OpenCV or in a compiled kernel) ends the whole service, not one tile; whatever restarts it is its remedy.
+Separation runs in the threads of the requests: its kernels release the GIL, so threads share the cores without copying
+maps between them. This bounds how many run at once. Worker processes over shared memory did a quarter more on two
+cores (252 tiles/s, not 199: `tests.benchmarks.bench_workers`), which is some 2 % of a request beside the network; they
+would cost a copy of every map, /dev/shm and memory per worker. The price of threads is that a crash of native code (a
+segmentation fault in OpenCV or in a compiled kernel) ends the whole service, not one tile: its supervisor restarts it.
 """
 
 from __future__ import annotations
