@@ -19,7 +19,7 @@ from starlette.types import Lifespan
 
 from app import __version__
 from app.admin import Admin
-from app.api import batch, errors, routes, slidejobs, slides, slidetiles, viewer, views
+from app.api import batch, errors, exports, routes, slidejobs, slides, slidetiles, viewer, views
 from app.api.analysts import Analysts
 from app.api.cache import ResultCache
 from app.api.cors import Cors
@@ -59,6 +59,7 @@ ROUTERS = (
     slidetiles.router,
     viewer.router,
     views.router,
+    exports.router,
 )
 DESCRIPTION = (
     "Nuclei of H&E tissue, one image a request: outlines, classes and counts as GeoJSON. "

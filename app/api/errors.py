@@ -54,6 +54,7 @@ ANSWER: dict[type[domain.Refusal], Answer] = {
     domain.InvalidImage: Answer(422, "invalid-image", "Broken image"),
     domain.InvalidParameter: Answer(422, "invalid-parameter", "Invalid parameter"),
     domain.MppRequired: Answer(422, "mpp-required", "The slide's scale is not known"),
+    domain.NotDicom: Answer(422, "not-dicom", "Not a DICOM slide"),
     domain.ViewportTooDense: Answer(422, "viewport-too-dense", "Too many nuclei in view"),
     domain.InferenceFailed: Answer(500, "inference-failed", "Analysis failed"),
     domain.MissingExtra: Answer(501, "missing-extra", "Optional part not installed"),

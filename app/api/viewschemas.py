@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.api.schemas import Collection, CoordinateSpace, Json, TumourBurden
 from app.api.slideschemas import Responses, answers
-from app.formats import geojson
+from app.formats import geojson, hovernet, parquet, table
 from app.nuclei import errors as domain
 
 
@@ -94,3 +94,12 @@ PICTURED = _shown(_binary("application/xml", "the descriptor"), domain.Conflict)
 PICTURE = _shown(_binary("image/jpeg", "the tile"), *_FILE)
 VIEWED = _shown(_COLLECTION, domain.ViewportTooDense)
 SUMMED = _shown({"model": SlideSummary})
+EXPORTED = _shown(
+    {
+        "description": "the file",
+        "content": {kind: {"schema": _BYTES} for kind in (geojson.MEDIA_TYPE, hovernet.MEDIA_TYPE, table.MEDIA_TYPE)}
+        | {parquet.MEDIA_TYPE: {"schema": _BYTES}},
+        "headers": {"Content-Disposition": {"description": "a file name", "schema": {"type": "string"}}},
+    },
+    domain.NotDicom,
+)

@@ -20,7 +20,7 @@ PAD = 5
 FULL_PER_MM2 = 8000.0
 """Nuclei per mm² at which the opacity is highest: a lymph follicle."""
 _OPACITY = 200.0
-_FAINTEST = 0.004  # share of FULL_PER_MM2 below which nothing is shown: the rim of the smoothing
+_FAINTEST = 0.008  # share of FULL_PER_MM2 that is taken off: the rim of the smoothing on empty glass
 _KERNEL = (1, 4, 6, 4, 1)
 _SMOOTHED = sum(_KERNEL) ** 4
 _NEAR = np.array([5, 7, 1, 3], np.int64)  # eighths that a pixel takes of the cell it lies nearest to the left of
@@ -55,7 +55,7 @@ def _premultiplied(density: Float64, cell_mm2: float) -> Int64:
     weight = density * density  # squared, or a mixture of all classes would be one grey
     among = np.maximum(weight.sum(axis=0), 1e-12)
     level = total / (cell_mm2 * FULL_PER_MM2)
-    alpha = np.where(level < _FAINTEST, 0.0, np.sqrt(np.minimum(level, 1.0)) * _OPACITY)
+    alpha = np.sqrt(np.clip(level - _FAINTEST, 0.0, 1.0)) * _OPACITY
     picture = np.empty((*total.shape, 4), np.int64)
     for channel in range(3):
         mixed = np.zeros(total.shape)

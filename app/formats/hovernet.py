@@ -7,6 +7,7 @@ the last); everything else is (x, y). Coordinates are pixel indices, so a centro
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -16,7 +17,7 @@ import orjson
 from scipy import ndimage
 
 from app.formats.document import RequestContext, members
-from app.nuclei.types import Float64, Int32, Segmentation
+from app.nuclei.types import Float64, Int32, Mpp, Nuclei, Segmentation
 
 MEDIA_TYPE = "application/vnd.hovernet+json"
 
@@ -37,21 +38,35 @@ def encode(segmentation: Segmentation, context: RequestContext) -> bytes:
         that falls between its pixels the pixel at its centroid.
         `type_prob` is the calibrated probability of the class, not a share of pixels.
     """
-    nuclei, mpp = segmentation.nuclei, math.sqrt(segmentation.mpp.x * segmentation.mpp.y)
+    nuc = {str(i): entry for i, entry in enumerate(entries(segmentation.instance_map, segmentation.nuclei), 1)}
+    document: dict[str, Any] = {"mag": mag(segmentation.mpp), "nuc": nuc, "karyon": members(segmentation, context)}
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def mag(mpp: Mpp) -> float:
+    """Magnification as hover_net understands it: 10 / mpp."""
+    return round(10 / math.sqrt(mpp.x * mpp.y), 3)
+
+
+def entries(instance_map: Int32, nuclei: Nuclei, origin: tuple[int, int] = (0, 0)) -> Iterator[dict[str, Any]]:
+    """What is written of each nucleus.
+
+    Args:
+        instance_map: (H, W) int32, i + 1 where nucleus i lies.
+        nuclei: in the pixels of that map, or of a slide on which it lies.
+        origin: (x, y) of the map's first pixel.
+    """
     rows = zip(
-        _boxes(segmentation),
+        _boxes(instance_map, nuclei.centroid - origin),
         np.round(nuclei.centroid - 0.5, 2).tolist(),
         np.round(nuclei.type_prob.astype(np.float64), 4).tolist(),
         nuclei.type.tolist(),
         strict=True,
     )
-    nuc = {}
     for i, (box, centroid, probability, kind) in enumerate(rows, 1):
-        points = contour(segmentation.instance_map, i, box)
+        points = contour(instance_map, i, box) + np.array(origin, np.int32)
         bbox = [points.min(axis=0)[::-1].tolist(), (points.max(axis=0)[::-1] + 1).tolist()]
-        nuc[str(i)] = {"bbox": bbox, "centroid": centroid, "contour": points, "type_prob": probability, "type": kind}
-    document: dict[str, Any] = {"mag": round(10 / mpp, 3), "nuc": nuc, "karyon": members(segmentation, context)}
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        yield {"bbox": bbox, "centroid": centroid, "contour": points, "type_prob": probability, "type": kind}
 
 
 def contour(instance_map: Int32, number: int, box: Box) -> npt.NDArray[np.int32]:
@@ -78,15 +93,15 @@ def contour(instance_map: Int32, number: int, box: Box) -> npt.NDArray[np.int32]
     return np.ascontiguousarray(points + np.array([box[1].start, box[0].start], np.int32))
 
 
-def _boxes(segmentation: Segmentation) -> list[Box]:
-    found = ndimage.find_objects(segmentation.instance_map, max_label=len(segmentation.nuclei))
+def _boxes(instance_map: Int32, centroids: Float64) -> list[Box]:
+    found = ndimage.find_objects(instance_map, max_label=len(centroids))
     return [
-        box if box is not None else _pixel(centroid, segmentation)
-        for box, centroid in zip(found, segmentation.nuclei.centroid, strict=True)
+        box if box is not None else _pixel(centroid, instance_map.shape)
+        for box, centroid in zip(found, centroids, strict=True)
     ]
 
 
-def _pixel(centroid: Float64, segmentation: Segmentation) -> Box:
-    col = min(max(int(centroid[0]), 0), segmentation.width - 1)
-    row = min(max(int(centroid[1]), 0), segmentation.height - 1)
+def _pixel(centroid: Float64, shape: tuple[int, ...]) -> Box:
+    row = min(max(int(centroid[1]), 0), shape[0] - 1)
+    col = min(max(int(centroid[0]), 0), shape[1] - 1)
     return slice(row, row + 1), slice(col, col + 1)

@@ -16,7 +16,7 @@ from skimage.color import rgb2hed
 
 from app.formats.document import UNCERTAIN_BELOW, RequestContext
 from app.nuclei.taxonomy import BY_ID, NAMES
-from app.nuclei.types import Float64, Int32, Nuclei, Segmentation, UInt8
+from app.nuclei.types import Float64, Int32, Mpp, Nuclei, Segmentation, UInt8
 
 MEDIA_TYPE = "text/csv"
 UNCLASSIFIED = "unclassified"  # the class of a nucleus where the model saw background alone
@@ -31,6 +31,7 @@ NUMBERS: dict[str, int] = {
     **{"touches_border": 0, "uncertain": 0},
 }
 COLUMNS: tuple[str, ...] = ("id", "class", *NUMBERS)
+HEADER = f"{','.join(COLUMNS)}\n".encode()
 
 
 def encode(segmentation: Segmentation, context: RequestContext, image: UInt8 | None = None) -> bytes:
@@ -45,31 +46,62 @@ def encode(segmentation: Segmentation, context: RequestContext, image: UInt8 | N
         UTF-8, header first (also without nuclei), lines end with a line feed. `id` as in GeoJSON; `touches_border` and
         `uncertain` are 0 or 1.
     """
-    ids = context.nucleus_ids(segmentation).tobytes().decode("ascii")
-    names = [BY_ID[kind].name if kind in BY_ID else UNCLASSIFIED for kind in segmentation.nuclei.type.tolist()]
+    figures = numbers(segmentation, image)
+    return HEADER + rows(context.nucleus_ids(segmentation), segmentation.nuclei, figures)
+
+
+def rows(ids: UInt8, nuclei: Nuclei, figures: dict[str, Float64]) -> bytes:
+    """One line per nucleus.
+
+    Args:
+        ids: (N, 36) uint8, ASCII.
+        nuclei: whose classes are named.
+        figures: of `figures_of`.
+    """
+    text = ids.tobytes().decode("ascii")
     cells = [
-        [ids[at : at + 36] for at in range(0, len(ids), 36)],
-        names,
-        *(_cells(column, NUMBERS[name]) for name, column in numbers(segmentation, image).items()),
+        [text[at : at + 36] for at in range(0, len(text), 36)],
+        class_names(nuclei),
+        *(_cells(column, NUMBERS[name]) for name, column in figures.items()),
     ]
-    lines = [",".join(COLUMNS), *(",".join(row) for row in zip(*cells, strict=True)), ""]
-    return "\n".join(lines).encode()
+    return "".join(f"{','.join(row)}\n" for row in zip(*cells, strict=True)).encode()
+
+
+def class_names(nuclei: Nuclei) -> list[str]:
+    """The class of each nucleus, as written."""
+    return [BY_ID[kind].name if kind in BY_ID else UNCLASSIFIED for kind in nuclei.type.tolist()]
 
 
 def numbers(segmentation: Segmentation, image: UInt8 | None = None) -> dict[str, Float64]:
     """Every column of `NUMBERS`, (N,) float64 each, in order; NaN where there is no figure."""
-    nuclei, mpp = segmentation.nuclei, segmentation.mpp
+    count = len(segmentation.nuclei)
+    stains = stain_means(image, segmentation.instance_map, count) if image is not None else None
+    perimeter_um = perimeter(segmentation.grid, count) * _grid_um(segmentation)
+    touches = touches_border(segmentation.grid, count)
+    return figures_of(segmentation.nuclei, segmentation.mpp, perimeter_um, touches, stains)
+
+
+def figures_of(
+    nuclei: Nuclei, mpp: Mpp, perimeter_um: Float64, touches: Float64, stains: Float64 | None
+) -> dict[str, Float64]:
+    """Every column of `NUMBERS`, (N,) float64 each, in order.
+
+    Args:
+        nuclei: of one image, or of a tile of a slide.
+        mpp: of the pixels in which their positions are.
+        perimeter_um: (N,) see `perimeter`.
+        touches: (N,) 1 where a part of the nucleus may be missing.
+        stains: (N, 2) haematoxylin and eosin; NaN in their place if None.
+    """
     area_um2 = nuclei.area * mpp.x * mpp.y
-    perimeter_um = perimeter(segmentation.grid, len(nuclei)) * _grid_um(segmentation)
     axes = nuclei.axes(mpp.x, mpp.y)
-    stains = stain_means(image, segmentation.instance_map, len(nuclei)) if image is not None else None
     haematoxylin, eosin = stains.T if stains is not None else np.full((2, len(nuclei)), np.nan)
     columns = (
         *(*nuclei.centroid.T, nuclei.type_prob, *nuclei.class_probs.T),
         *(nuclei.area, area_um2, perimeter_um, np.sqrt(4 * area_um2 / np.pi)),
         *(*axes.T, eccentricity(axes), solidity(nuclei), circularity(area_um2, perimeter_um)),
         *(nuclei.mean_diameter(), nuclei.mean_diameter(mpp.x, mpp.y), haematoxylin, eosin),
-        *(touches_border(segmentation.grid, len(nuclei)), nuclei.type_prob < UNCERTAIN_BELOW),
+        *(touches, nuclei.type_prob < UNCERTAIN_BELOW),
     )
     return {name: np.asarray(column, np.float64) for name, column in zip(NUMBERS, columns, strict=True)}
 

@@ -9,6 +9,7 @@ KaryonError
     UnknownModel        no such model or version in the store
     NotAcceptable       no Accept entry that we can write
     MppRequired         a slide job on a slide whose scale nobody has said
+    NotDicom            DICOM results of a slide that is no DICOM
     ViewportTooDense    more nuclei in a viewport than are sent at once
     Conflict            two writers on one thing, or two models on one slide
     StorageFull         the store has no room for this
@@ -80,6 +81,10 @@ class NotFound(Refusal):
 
 class MppRequired(Refusal):
     """Neither the caller nor the slide's file says how large a pixel is; a whole slide is not analysed on a guess."""
+
+
+class NotDicom(Refusal):
+    """DICOM results refer to the DICOM object of the slide; this slide has none."""
 
 
 class ViewportTooDense(Refusal):

@@ -17,7 +17,7 @@ TABLE = {  # status and slug, as published
     "unauthenticated": 401, "forbidden": 403, "not-found": 404, "unknown-model": 404, "not-acceptable": 406,
     "conflict": 409, "payload-too-large": 413,
     "unsupported-media-type": 415, "invalid-image": 422, "invalid-parameter": 422, "mpp-required": 422,
-    "viewport-too-dense": 422, "inference-failed": 500,
+    "viewport-too-dense": 422, "not-dicom": 422, "inference-failed": 500,
     "missing-extra": 501, "overloaded": 503, "not-ready": 503, "draining": 503,
     "storage-full": 507,
     "device-fault": 503, "deadline-exceeded": 504, "tenant-quota": 429, "deadline-unattainable": 503,

@@ -224,3 +224,50 @@ async def test_the_burden_is_given_where_the_models_card_allows_it(service, fill
     body = (await service.http.get(f"/v1/slides/{kept.id}/summary")).json()
     assert body["tumour_burden"] == body["composition"]["epithelial"]
     assert body["tumour_burden_reason"] is None
+
+
+@pytest.mark.parametrize("form", ["geojson", "hovernet", "csv", "parquet"])
+async def test_an_export_is_a_file_with_a_harmless_name(service, filled, form):
+    pytest.importorskip("pyarrow", reason="the extra tables is not installed")
+    total = (await service.http.get(f"{filled}/summary")).json()["total"]
+    file = await service.http.get(f"{filled}/export?format={form}", headers={"Accept-Encoding": "identity"})
+    name = {"hovernet": "json"}.get(form, form)
+    expected = f'attachment; filename="slide-{filled.rpartition("/")[2]}.{name}"'
+    assert (file.status_code, file.headers["content-disposition"]) == (200, expected)
+    found = {
+        "geojson": lambda: len(file.json()["features"]),
+        "hovernet": lambda: len(file.json()["nuc"]),
+        "csv": lambda: file.text.count("\n") - 1,
+        "parquet": lambda: total if file.content[:4] == file.content[-4:] == b"PAR1" else 0,
+    }
+    assert found[form]() == total
+    again = await service.http.get(
+        f"{filled}/export?format={form}", headers={"If-None-Match": file.headers["etag"], "Accept-Encoding": "identity"}
+    )
+    assert again.status_code == 304
+
+
+async def test_an_export_is_packed_for_those_who_unpack_it(service, filled):
+    plain = await service.http.get(f"{filled}/export", headers={"Accept-Encoding": "gzip;q=0"})
+    packed = await service.http.get(f"{filled}/export", headers={"Accept-Encoding": "br, gzip"})
+    assert (plain.headers.get("content-encoding"), packed.headers["content-encoding"]) == (None, "gzip")
+    assert packed.json() == plain.json()
+    assert packed.headers["etag"] != plain.headers["etag"]
+
+
+async def test_forms_that_cannot_be_written_are_refused(service, filled):
+    refused = await service.http.get(f"{filled}/export?format=xlsx")
+    assert slug(refused) == (422, "invalid-parameter")
+    for form in ("dicom-ann", "dicom-seg", "dicom-sr"):
+        assert slug(await service.http.get(f"{filled}/export?format={form}")) == (422, "not-dicom")
+    store = slides_of(service).library.store
+    dicom = store.add_slide(NewSlide(100, 100, None, vendor="dicom"))
+    refused = await service.http.get(f"/v1/slides/{dicom.id}/export?format=dicom-ann")
+    assert slug(refused) == (501, "missing-extra")
+
+
+async def test_parquet_without_its_extra_names_the_extra(service, filled, monkeypatch):
+    monkeypatch.setattr("app.formats.parquet.find_spec", lambda name: None)
+    refused = await service.http.get(f"{filled}/export?format=parquet")
+    assert slug(refused) == (501, "missing-extra")
+    assert "karyon[tables]" in refused.json()["detail"]
