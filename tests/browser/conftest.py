@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -28,7 +28,7 @@ OFFLINE = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"),
     *("--disable-component-update", "--disable-default-apps", "--metrics-recording-only"),
 ]
-PATIENCE_S = 180
+PATIENCE_S = 400  # a first start compiles the kernels
 OURS = ("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:")
 DROP = """([name, type, content]) => {
   const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
@@ -53,6 +53,17 @@ class Karyon:
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("KARYON_")}
@@ -107,10 +118,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def karyon(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Karyon]:
-    service = Karyon(tmp_path_factory.mktemp("karyon"), free_port())
-    service.start()
-    yield service
-    service.stop()
+    with Karyon(tmp_path_factory.mktemp("karyon"), free_port()) as service:
+        yield service
 
 
 @dataclass
@@ -140,7 +149,7 @@ def open_page(browser: Any, karyon: Karyon, seen: Seen) -> Iterator[Callable[...
         context = browser.new_context(viewport={"width": width, "height": 800}, reduced_motion="reduce", **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(PATIENCE_S * 1000)
+        page.set_default_timeout(60_000)
         seen.watch(page)
         page.goto(f"{service.address}/viewer{query}")
         page.wait_for_selector("#status[data-state=ready]")

@@ -70,13 +70,15 @@ export class Classes {
     const values = this.#mode === "density" ? densities : counts;
     const figures = known.map(([name]) => [name, values[name] ?? 0]);
     if (open > 0 && this.#mode !== "density") figures.push([null, open]);
-    const most = Math.max(...figures.map(([, value]) => value), 1e-9);
-    return figures.map(([name, value], i) => this.#row(name, value, value / most, total, i));
+    const shares = this.#mode === "share";
+    const told = figures.map(([name, value]) => [name, shares ? value / Math.max(1, total) : value]);
+    const intervals = (shares && this.#summary.composition) || {};
+    const most = Math.max(1e-9, ...told.map(([name, value]) => Math.max(value, intervals[name]?.high ?? 0)));
+    return told.map(([name, value], i) => this.#row(name, value, most, intervals[name], i));
   }
 
-  #row(name, value, length, total, i) {
+  #row(name, value, most, interval, i) {
     const shown = this.#palette.shows(name);
-    const told = this.#mode === "share" ? (total ? value / total : 0) : value;
     const colour = this.#palette.style(name).line;
     const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = colour;
@@ -91,9 +93,11 @@ export class Classes {
       },
     });
     const bar = svg("svg", { class: "bars", viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("rect", { class: "track", width: 100, height: 12, rx: 1 }),
-      svg("rect", { width: Math.max(length * 100, value ? 1 : 0), height: 12, rx: 1, fill: colour }));
-    const figure = h("span", { class: "number", "data-count": name ?? "unclassified" }, MODES[this.#mode].figure(told));
+      svg("rect", { class: "track", width: 100, height: 12 }),
+      value > 0 && svg("rect", { class: "fill", width: Math.max((100 * value) / most, value ? 1 : 0), height: 12, fill: colour }),
+      interval && svg("rect", whisker(interval, 100 / most)));
+    const between = interval && `95 % interval: ${percent(interval.low)} to ${percent(interval.high)}`;
+    const figure = h("span", { class: "number", title: between, "data-count": name ?? "unclassified" }, MODES[this.#mode].figure(value));
     return h("li", { class: shown ? "" : "off" }, h("label", {}, box, swatch, name ?? "class left open"), bar, figure);
   }
 
@@ -103,4 +107,9 @@ export class Classes {
       h("button", { type: "button", class: "plain", "data-focus": "all", click: () => this.toggle() },
         complete ? "Hide all outlines" : "Show all classes"));
   }
+}
+
+/** The 95 % interval of a share as a thin line; `full` is where a share of 1 would end. */
+function whisker({ low, high }, full) {
+  return { class: "whisker", x: low * full, width: Math.max(0.5, (high - low) * full), y: 5, height: 2 };
 }

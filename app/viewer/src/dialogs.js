@@ -12,7 +12,7 @@ export const SHORTCUTS = [
   [["A"], "show or hide all classes"],
   [["O"], "outlines off and on"],
   [["[", "]"], "outlines weaker, stronger"],
-  [["Enter"], "details of the nucleus in the middle"],
+  [["Enter"], "details of the nucleus nearest to the middle"],
   [["R"], "draw a rectangle"],
   [["P"], "draw a polygon"],
   [["V"], "take the view as region"],

@@ -1,7 +1,7 @@
 // How does a file come onto the page? Dropped anywhere on it, or chosen.
 
 /** Call `onFile` with each file that comes. */
-export function acceptDrops(stage, veil, input, onFile) {
+export function acceptDrops(veil, input, onFile) {
   let depth = 0;
   const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
   const lift = (on) => (veil.hidden = !on);

@@ -29,7 +29,7 @@ function chance([name, value], palette) {
   return h("li", {}, h("span", {}, name),
     svg("svg", { class: "bars", viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { class: "track", width: 100, height: 12, rx: 1 }),
-      svg("rect", { width: 100 * value, height: 12, rx: 1, fill: palette.style(name).line })),
+      value > 0 && svg("rect", { class: "fill", width: 100 * value, height: 12, rx: 1, fill: palette.style(name).line })),
     h("span", { class: "number" }, percent(value)));
 }
 

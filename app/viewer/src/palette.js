@@ -23,6 +23,11 @@ export class Palette {
     return name === null ? this.openVisible : this.visible.has(name);
   }
 
+  /** Names of what is shown, as the service calls them. */
+  get shown() {
+    return [...this.names.filter((name) => this.visible.has(name)), ...(this.openVisible ? ["unclassified"] : [])];
+  }
+
   /** Show or hide a class. */
   toggle(name, on = !this.shows(name)) {
     if (name === null) this.openVisible = on;

@@ -1,9 +1,15 @@
 // How is a dropped image analysed without a slide? One request; outlines and counts come back with it.
 
-import { askJson } from "./api.js";
+import { ask } from "./api.js";
 import { area, Outlines } from "./outlines.js";
 
 const SHOWN = new Set(["image/png", "image/jpeg"]); // what both the service reads and every browser shows
+const FORMS = [
+  ["GeoJSON for QuPath", ".geojson", "application/geo+json"],
+  ["CSV table", ".csv", "text/csv"],
+  ["hover_net JSON", ".json", "application/vnd.hovernet+json"],
+  ["Outlines as PNG", ".png", "image/png"],
+];
 const COUNTED = "Nuclei whose centre lies inside, counted by this page from the service's answer.";
 
 /** Whether a file can be shown and analysed as one image, and its size; null if it must go the slide's way. */
@@ -24,11 +30,18 @@ export async function measure(file, limits) {
   return null;
 }
 
+function send(file, wishes, type, signal) {
+  const query = new URLSearchParams(Object.entries(wishes).filter(([, value]) => value));
+  const headers = { "Content-Type": file.type, Accept: type };
+  return ask(`v1/segment?${query}`, { method: "POST", body: file, headers, signal });
+}
+
 /** A picture with its nuclei. */
 export class Picture {
   kind = "picture";
 
-  constructor(file, url, answer) {
+  constructor(file, url, wishes, answer) {
+    this.wishes = wishes;
     this.file = file;
     this.name = file.name;
     this.url = url;
@@ -41,14 +54,13 @@ export class Picture {
 
   /** Send a file to be analysed. */
   static async analyse(file, url, wishes, signal) {
-    const query = new URLSearchParams(Object.entries(wishes).filter(([, value]) => value));
-    const answer = await askJson(`v1/segment?${query}`, {
-      method: "POST",
-      body: file,
-      headers: { "Content-Type": file.type, Accept: "application/geo+json" },
-      signal,
-    });
-    return new Picture(file, url, answer);
+    const answer = await send(file, wishes, "application/geo+json", signal);
+    return new Picture(file, url, wishes, await answer.json());
+  }
+
+  /** Forms in which the results can be saved: label, file ending, and how to get them. */
+  saves() {
+    return FORMS.map(([label, ending, type]) => ({ label, ending, fetch: () => send(this.file, this.wishes, type) }));
   }
 
   get size() {

@@ -11,8 +11,8 @@ export function showRegion(found, palette, onClose, actions = []) {
     h("h2", {}, "Region", close),
     facts([
       ["Nuclei", h("span", { id: "region-total" }, whole(found.total))],
-      ["Area", found.mm2 && `${about(found.mm2)} mm²`],
-      ["Density", found.mm2 && `${about(found.total / found.mm2)} per mm²`],
+      ["Area", found.mm2 ? `${about(found.mm2)} mm²` : null],
+      ["Density", found.mm2 ? `${about(found.total / found.mm2)} per mm²` : null],
       ["Tumour burden", found.burden && `${percent(found.burden.value)} (${percent(found.burden.low)} to ${percent(found.burden.high)})`],
     ]),
     rows.length > 0 && h("ul", { class: "classes region-classes" }, rows),
@@ -30,6 +30,8 @@ function row(name, found, palette) {
   const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
   swatch.style.background = palette.style(name).line;
   const count = found.counts[name];
+  const share = found.shares?.[name];
+  const told = share ? `${percent(share.value)} (${percent(share.low)} to ${percent(share.high)})` : percent(count / found.total);
   return h("li", {}, h("label", {}, swatch, name), h("span", { class: "number" }, whole(count)),
-    h("span", { class: "number quiet" }, percent(count / found.total)));
+    h("span", { class: "number quiet" }, told));
 }

@@ -71,5 +71,5 @@ function more(provenance) {
 
 /** Hide whatever was said of a former image. */
 export function clearResults() {
-  for (const id of ["nuclei", "nucleus", "region", "burden", "quality", "origin", "job"]) $(id).hidden = true;
+  for (const id of ["nuclei", "nucleus", "region", "burden", "quality", "save", "origin", "job"]) $(id).hidden = true;
 }

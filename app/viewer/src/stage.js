@@ -81,6 +81,7 @@ export class Stage {
     return new Promise((resolve, reject) => {
       this.#viewer.addOnceHandler("open", () => {
         this.#viewer.viewport.goHome(true);
+        this.#viewer.navigator.updateSize(); // it had none while it was hidden
         resolve();
       });
       this.#viewer.addOnceHandler("open-failed", (event) => reject(new Error(event.message)));
@@ -116,6 +117,15 @@ export class Stage {
     });
   }
 
+  /** Show nothing. */
+  close() {
+    this.size = this.outlines = this.selected = this.shape = null;
+    this.#overlay = null;
+    this.#viewer.close();
+    this.#viewer.navigator.element.hidden = true;
+    this.refresh();
+  }
+
   /** Load again what failed while the service was away. */
   reload() {
     this.#authorise(this.#viewer.loadTilesWithAjax);
@@ -139,8 +149,9 @@ export class Stage {
 
   /** Image coordinates of a point of the element, in CSS pixels. */
   toImage({ x, y }) {
-    const point = this.#viewer.viewport.viewerElementToImageCoordinates(new OpenSeadragon.Point(x, y));
-    return [point.x, point.y];
+    const { viewport } = this.#viewer;
+    const point = viewport.pointFromPixel(new OpenSeadragon.Point(x, y), true); // in image widths, also along y
+    return [point.x * this.size[0], point.y * this.size[0]];
   }
 
   /** CSS pixels per image pixel. */
@@ -174,12 +185,6 @@ export class Stage {
 
   home() {
     this.#viewer.viewport?.goHome();
-  }
-
-  /** Bring an area of the image into view. */
-  lookAt([x0, y0, x1, y1]) {
-    const rectangle = this.#viewer.viewport.imageToViewportRectangle(x0, y0, x1 - x0, y1 - y0);
-    this.#viewer.viewport.fitBoundsWithConstraints(rectangle);
   }
 
   /** Whether dragging moves the image. */

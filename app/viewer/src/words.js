@@ -11,7 +11,7 @@ export function about(value) {
 }
 
 /** .934 as 93 %. */
-export const percent = (share) => `${new Intl.NumberFormat("en", { maximumFractionDigits: share < 0.1 ? 1 : 0 }).format(100 * share)} %`;
+export const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${new Intl.NumberFormat("en", { maximumFractionDigits: share < 0.1 ? 1 : 0 }).format(100 * share)} %`);
 
 /** Seconds as people say them. */
 export function duration(seconds) {

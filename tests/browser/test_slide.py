@@ -1,0 +1,174 @@
+"""A slide in the viewer: it comes in, is analysed in the background, and is looked at from afar and close by."""
+
+from __future__ import annotations
+
+import io
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+NAME, SIZE = "CMU-1-Small-Region.svs", (2220, 2967)
+REGION = [700, 600, 1212, 1112]  # epithelium and stroma: a few patches
+
+
+@pytest.fixture(scope="session")
+def slide_file(data_root: Path) -> Path:
+    path = data_root / "slides" / NAME
+    if not path.is_file():
+        pytest.skip(f"KARYON_DATA has no slides/{NAME}")
+    return path
+
+
+def upload(address: str, file: Path) -> str:
+    answer = httpx.post(f"{address}/v1/slides?filename=slide.svs", content=file.read_bytes(), timeout=60)
+    assert answer.status_code == 201, answer.text
+    slide: str = answer.json()["id"]
+    return slide
+
+
+def on_screen(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the slide is while the whole of it is in view."""
+    box = page.locator("#canvas").bounding_box()
+    scale = min(box["width"] / SIZE[0], box["height"] / SIZE[1])
+    left, top = box["x"] + (box["width"] - scale * SIZE[0]) / 2, box["y"] + (box["height"] - scale * SIZE[1]) / 2
+    return left + scale * x, top + scale * y
+
+
+def draw(page: Any, region: list[int]) -> None:
+    """Draw a rectangle of slide pixels; the whole slide is in view."""
+    page.keyboard.press("r")
+    page.mouse.move(*on_screen(page, *region[:2]))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, *region[2:]), steps=4)
+    page.mouse.up()
+
+
+@pytest.fixture(scope="module")
+def analysed_slide(karyon: Any, slide_file: Path) -> str:
+    """The id of a slide of which a region was analysed."""
+    slide = upload(karyon.address, slide_file)
+    with httpx.Client(base_url=karyon.address, timeout=60) as http:
+        job = http.post(f"/v1/slides/{slide}/jobs", json={"region": REGION}).json()["id"]
+        with http.stream("GET", f"/v1/jobs/{job}/events", timeout=180) as events:
+            for _ in events.iter_lines():
+                pass
+        assert http.get(f"/v1/jobs/{job}").json()["state"] == "done"
+    return slide
+
+
+@pytest.fixture
+def opened(open_page: Any, analysed_slide: str) -> Any:
+    page = open_page(f"?slide={analysed_slide}")
+    page.wait_for_selector("#total")
+    return page
+
+
+def test_a_slide_is_dropped_and_a_region_of_it_analysed_while_one_watches(open_page, drop, slide_file):
+    page = open_page()
+    drop(page, slide_file.read_bytes(), "somebody.svs", "")
+    page.wait_for_selector("#start")
+    assert page.inner_text("#subject") == "somebody.svs"
+    draw(page, REGION)
+    page.click("#start-region")
+    page.wait_for_selector("#job-state")
+    page.wait_for_selector("#start")
+    assert "complete" in page.inner_text("#job")
+    assert int(page.inner_text("#total").replace(",", "")) > 0
+
+
+def test_the_file_name_stays_in_the_browser(open_page, drop, slide_file, seen):
+    page = open_page()
+    drop(page, slide_file.read_bytes(), "Jane Doe.svs", "")
+    page.wait_for_selector("#start")
+    assert not [url for url in seen.asked if "Jane" in url]
+
+
+def test_what_is_shown_of_a_slide_is_its_summary(opened, karyon, analysed_slide):
+    summary = httpx.get(f"{karyon.address}/v1/slides/{analysed_slide}/summary").json()
+    shown = opened.locator("#nuclei [data-count]").all()
+    counts = {row.get_attribute("data-count"): int(row.inner_text().replace(",", "")) for row in shown}
+    assert counts | summary["counts"] == counts
+    assert "karyon-lite" in opened.inner_text("#origin")
+
+
+def test_the_picture_and_the_overlay_come_from_the_slides_pyramids(opened, seen):
+    with opened.expect_response(lambda answer: "overlay_files" in answer.url) as caught:
+        opened.keyboard.press("+")
+    assert caught.value.status == 200
+    assert any("/image_files/" in url for url in seen.asked)
+
+
+def test_a_class_that_is_switched_off_leaves_the_overlay(opened, seen):
+    with opened.expect_response(lambda answer: "overlay_files" in answer.url and "classes=" in answer.url) as caught:
+        opened.get_by_role("checkbox", name="connective").uncheck()
+    assert caught.value.status == 200
+    assert "connective" not in caught.value.url
+    assert Image.open(io.BytesIO(caught.value.body())).mode == "RGBA"
+
+
+def test_a_nucleus_of_a_slide_tells_what_is_known_of_it(opened, karyon, analysed_slide):
+    box = ",".join(map(str, REGION))
+    found = httpx.get(f"{karyon.address}/v1/slides/{analysed_slide}/nuclei?bbox={box}").json()["features"]
+    largest = max(found, key=lambda f: f["properties"]["measurements"]["Area px^2"])
+    x, y = (sum(axis) / len(axis) for axis in zip(*largest["geometry"]["coordinates"][0], strict=True))
+    opened.mouse.click(*on_screen(opened, x, y))
+    opened.locator("#nucleus").wait_for()
+    assert largest["id"] in (opened.locator("#nucleus code").text_content() or "")
+
+
+def test_a_region_holds_what_the_service_counts_there(opened):
+    with opened.expect_response(lambda answer: "region=" in answer.url) as caught:
+        draw(opened, [REGION[0], REGION[1], REGION[2], (REGION[1] + REGION[3]) // 2])
+    counted = caught.value.json()["total"]
+    assert opened.inner_text("#region-total") == f"{counted:,}"
+    assert 0 < counted < int(opened.inner_text("#total").replace(",", ""))
+
+
+def test_a_slide_without_scale_is_asked_for_it(open_page, drop, seen):
+    file = io.BytesIO()
+    Image.effect_noise((300, 300), 60).convert("RGB").save(file, "TIFF")
+    page = open_page()
+    drop(page, file.getvalue(), "scan.tif", "image/tiff")
+    page.click("#start")
+    page.locator("#scale-field").fill("0.5")
+    page.get_by_role("button", name="Use scale").click()
+    page.wait_for_selector("#job-state, #start")
+    page.wait_for_function("() => document.querySelector('#origin').innerText.includes('0.5 µm per pixel')")
+    assert any("422" in error for error in seen.errors)
+    seen.errors.clear()  # the browser notes the refusal
+
+
+def test_a_job_is_watched_through_a_crash_of_the_service(open_page, karyon, slide_file, seen):
+    page = open_page(f"?slide={upload(karyon.address, slide_file)}")
+    page.click("#start")
+    page.wait_for_function("() => /of \\d+ windows/.test(document.querySelector('#job-progress')?.innerText)")
+    karyon.stop(signal.SIGKILL)
+    page.wait_for_selector("#status[data-state=lost]")
+    assert "unreachable, retrying" in page.inner_text("#status")
+    karyon.start()
+    page.wait_for_selector("#status[data-state=ready]")
+    page.wait_for_selector("#job-state[data-state=running]")
+    page.click("#cancel")
+    page.wait_for_selector("#start")
+    assert "cancelled" in page.inner_text("#job")
+    seen.errors.clear()  # of the refused connections
+
+
+def test_a_slide_is_deleted_after_a_question(open_page, karyon, slide_file):
+    slide = upload(karyon.address, slide_file)
+    page = open_page(f"?slide={slide}")
+    page.locator(f"[data-slide='{slide}']").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.locator(f"[data-slide='{slide}']").wait_for(state="detached")
+    assert httpx.get(f"{karyon.address}/v1/slides/{slide}").status_code == 404
+    assert page.locator("#welcome").is_visible()
+
+
+def test_a_slide_that_is_not_there_is_said_so(open_page, seen):
+    page = open_page("?slide=0123456789abcdef0123456789abcdef")
+    assert page.locator(".problem-title").inner_text() == "Nothing at this address"
+    seen.errors.clear()
