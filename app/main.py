@@ -23,6 +23,7 @@ from app.api import batch, errors, exports, routes, slidejobs, slides, slidetile
 from app.api.analysts import Analysts
 from app.api.cache import ResultCache
 from app.api.cors import Cors
+from app.api.explained import without_framework_errors
 from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
 from app.api.observing import Observer
 from app.api.rehearsal import keep_for_good, rehearse, unreported
@@ -100,6 +101,8 @@ def application(services: Services, lifespan: Lifespan[FastAPI] | None = None, r
         lifespan=lifespan,
     )
     app.state.services = services
+    described = app.openapi
+    app.openapi = lambda: without_framework_errors(described())  # type: ignore[method-assign]
     for router in ROUTERS:
         app.include_router(router)
     for kind in (Refusal, HTTPException, RequestValidationError):

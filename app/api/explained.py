@@ -71,3 +71,15 @@ RETRY_AFTER: Json = {
         "schema": {"type": "integer", "minimum": 1, "maximum": 120},
     }
 }
+
+
+def without_framework_errors(document: Json) -> Json:
+    """An OpenAPI document without the answers that the framework adds to it: errors here are problems, all of them."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            responses = operation["responses"]
+            if "application/json" in responses.get("422", {}).get("content", {}):
+                del responses["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document.get("components", {}).get("schemas", {}).pop(name, None)
+    return document

@@ -236,6 +236,8 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ArtifactInvalid(f"{path.parent.name} is no model folder: it holds no {path.name}") from error
     except (OSError, ValueError) as error:
         raise ArtifactInvalid(f"{path.name} cannot be read: {error.__class__.__name__}") from error
     try:

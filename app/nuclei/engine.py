@@ -204,8 +204,10 @@ def _runtime(provider: str) -> ModuleType:
     try:
         import onnxruntime  # noqa: PLC0415  (starting without it must say what to install)
     except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
+        what = "is not installed" if missing else f"is installed, but cannot be loaded ({error})"
         raise EngineUnavailable(
-            "ONNX Runtime is not installed: pip install 'karyon[cpu]', or 'karyon[gpu]' for NVIDIA"
+            f"ONNX Runtime {what}: pip install 'karyon[cpu]', or 'karyon[gpu]' for NVIDIA"
         ) from error
     if provider not in onnxruntime.get_available_providers():
         raise EngineUnavailable(f"this ONNX Runtime has no {provider}; pip install 'karyon[gpu]' brings CUDA")

@@ -43,9 +43,11 @@ async def series(service) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-async def test_corrupt_images_of_as_many_callers_are_refused_and_leave_nothing(serving, count):
+async def test_corrupt_images_of_as_many_callers_are_refused_and_leave_nothing(serving, encoded, count):
     limits = {"trusted_proxies": (ip_network("127.0.0.1"),), "tenant_rate": 50.0, "cache_bytes": 2**20}
     async with serving(**limits) as service:
+        for side in (100, 300):  # every patch size has been seen
+            await service.segment(encoded(draw_tissue(side, side)))
         statuses, before, memory = set(), set(), 0
         for number in range(count):
             caller = {"X-Forwarded-For": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"}

@@ -111,3 +111,9 @@ def test_a_damaged_folder_is_not_imported(onnx_store, empty_store, home, capsys)
         file.write(np.uint8(0).tobytes())
     assert run("models", "import", damaged) == cli.MODEL
     assert not empty_store.exists()
+
+
+def test_a_folder_that_is_no_model_is_not_imported(empty_store, home, capsys):
+    (home / "photos").mkdir()
+    assert run("models", "import", home / "photos") == cli.MODEL
+    assert capsys.readouterr().err == "karyon: photos is no model folder: it holds no manifest.json\n"

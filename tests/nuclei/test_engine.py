@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,27 @@ def test_members_are_averaged_as_probabilities() -> None:
         HoverMaps(*(np.full(s, v, np.float32) for s in ((1, 2, 2), (1, 2, 2, 2), (1, 2, 2, 7)))) for v in (0.2, 0.6)
     )
     assert mean([a, b]).np_prob[0, 0, 0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"), "is not installed: pip install"),
+        (ImportError("libcudart.so.12: cannot open"), r"cannot be loaded \(libcudart.so.12: cannot open\)"),
+    ],
+)
+def test_without_a_runtime_it_says_what_to_install(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, error: ImportError, said: str
+) -> None:
+    class Absent:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "onnxruntime":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    with pytest.raises(EngineUnavailable, match=said):
+        OnnxEngine.open(artifact)
 
 
 def test_a_device_that_is_not_there_is_refused(artifact: Artifact) -> None:
