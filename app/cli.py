@@ -1,4 +1,4 @@
-"""What can be done from a shell? The command `karyon`: serve, segment one image, look after models, measure.
+"""What can be done from a shell? The command `karyon`: serve, segment an image or a slide, look after models, measure.
 
 Heavy parts are imported by the command that needs them, so that `karyon --help` answers at once.
 """
@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from app import __version__
+from app import __version__, slidecommand
+from app.arguments import count, output, positive
 from app.nuclei.errors import ArtifactError, EngineUnavailable, KaryonError, UnknownModel
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ EXAMPLES = """examples:
   karyon segment tile.png --mpp 0.5 -o nuclei.geojson
   karyon segment tile.tif -o nuclei.csv
   karyon segment tile.jpg --mpp 0.25 --profile accurate -o overlay.png
+  karyon slide slide.svs -o nuclei.geojson
+  karyon slide slide.tif --mpp 0.25 -o nuclei.csv
   karyon models list
   karyon models import ./my-model
   karyon bench --tiles ./my-tiles --json bench.json
@@ -31,7 +34,7 @@ EXAMPLES = """examples:
 exit status:
   0  done
   2  wrong usage, a file that cannot be opened, or a setting that does not exist
-  3  the image was refused: not readable, too large, or a parameter out of range
+  3  the image or slide was refused: not readable, too large, without scale, or a parameter out of range
   4  the model is unknown, damaged, or cannot run here
   5  bench: some requests got neither an answer nor a refusal
 
@@ -95,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=run_serve)
     segment = commands.add_parser("segment", help="analyse one image", description=SEGMENT, formatter_class=raw)
     _add_segment_arguments(segment)
+    slidecommand.add(commands, settings_with)
     models = commands.add_parser("models", help="list, verify and import models", description="Look after models.")
     _add_models_commands(models.add_subparsers(required=True, metavar="COMMAND"))
     bench = commands.add_parser(
@@ -139,30 +143,6 @@ def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--seed", type=int, default=0, metavar="N", help="of the times of arrival (0)")
     bench.add_argument("--json", type=Path, metavar="OUT", help="write all figures there as well")
     bench.set_defaults(run=run_bench)
-
-
-def positive(text: str) -> float:
-    """A finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return value
-
-
-def output(text: str) -> Path:
-    """An output file whose ending says what to write."""
-    path = Path(text)
-    if path.suffix.lower() not in (".geojson", ".png", ".csv", ".json"):
-        raise argparse.ArgumentTypeError("the file must end in .geojson, .png, .csv or .json")
-    return path
 
 
 def run_serve(arguments: argparse.Namespace) -> int:
