@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from app.nuclei.jit import HAVE_NUMBA, fit_for_kernel
 from app.nuclei.rings import simplify, trace, trace_runs
-from app.nuclei.runs import label_runs
+from app.nuclei.runs import LabelRuns, label_runs
 from app.nuclei.tally import conclude, tally
-from app.nuclei.tidying import tidy
+from app.nuclei.tidying import tidied, tidy
 from app.nuclei.types import Float32, Float64, Int32, Int64, Nuclei, UInt8
 
-__all__ = ["describe", "simplify", "tidy", "trace"]
+__all__ = ["describe", "simplify", "tidied", "tidy", "trace"]
 
 
 class Sums(NamedTuple):
@@ -44,6 +44,7 @@ def describe(
     type_prob: npt.NDArray[np.floating],
     scale: tuple[float, float] = (1.0, 1.0),
     compiled: bool = HAVE_NUMBA,
+    runs: tuple[LabelRuns, int] | None = None,
 ) -> Nuclei:
     """Table of the nuclei of one label map.
 
@@ -56,6 +57,7 @@ def describe(
         type_prob: (H, W, C) float16 or float32, channel 0 background; looked at inside nuclei only.
         scale: (x, y), what a pixel's width and height are in the caller's pixels.
         compiled: by numba kernels, or by NumPy.
+        runs: of the map, as `tidied` returns them.
 
     Returns:
         Columns in the caller's pixels, in the order of the numbers. `class_probs` is the mean over the nucleus' pixels
@@ -67,12 +69,16 @@ def describe(
     if instance_map.ndim != 2 or type_prob.ndim != 3 or type_prob.shape[:2] != instance_map.shape:
         raise ValueError(f"maps of different size: instances, types are {instance_map.shape} and {type_prob.shape}")
     labels = fit_for_kernel(instance_map, np.int32)
-    work = _columns_compiled if compiled else _columns_numpy
-    return work(labels, type_prob, (float(scale[0]), float(scale[1])))
+    step = (float(scale[0]), float(scale[1]))
+    if compiled:
+        return _columns_compiled(labels, runs or label_runs(labels), type_prob, step)
+    return _columns_numpy(labels, type_prob, step)
 
 
-def _columns_compiled(labels: Int32, type_prob: npt.NDArray[np.floating], scale: tuple[float, float]) -> Nuclei:
-    runs, count = label_runs(labels)
+def _columns_compiled(
+    labels: Int32, found: tuple[LabelRuns, int], type_prob: npt.NDArray[np.floating], scale: tuple[float, float]
+) -> Nuclei:
+    runs, count = found
     classes = type_prob.shape[2]
     sums = _empty_sums(count, classes)
     tally(*runs, fit_for_kernel(type_prob, np.float32), *sums)

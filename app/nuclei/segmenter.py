@@ -129,9 +129,9 @@ class Segmenter:
         with self.separating(), self._timed("postprocess"):
             labels, type_prob = hover.separate(maps.np_prob, maps.hv, manifest.postprocess), maps.type_prob
             del maps  # of a large image the offsets are much memory
-            grid, repaired, dropped = instances.tidy(labels)
+            grid, repaired, dropped, runs = instances.tidied(labels)
             calibrate(type_prob, grid > 0, manifest.temperature)
-            nuclei = instances.describe(grid, type_prob, step)
+            nuclei = instances.describe(grid, type_prob, step, runs=runs)
             height, width = (max(1, round(n * s)) for n, s in zip(grid.shape, step[::-1], strict=True))
             shown = (width / image.shape[1], height / image.shape[0])
             report = qc.assess(image, len(nuclei), replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]))

@@ -11,7 +11,7 @@ so its outline is one simple ring.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,20 @@ from scipy import ndimage
 
 from app.nuclei.flood import in_reading_order
 from app.nuclei.jit import HAVE_NUMBA, Array, fit_for_kernel, kernel
-from app.nuclei.runs import join, label_runs
+from app.nuclei.runs import LabelRuns, join, label_runs
 from app.nuclei.scratch import borrow
 from app.nuclei.types import Int32
 
 PRESENT, SCATTERED, HOLLOW = 1, 2, 4  # bits of a label's state: there, in several parts, perhaps with a hole
+
+
+class Tidied(NamedTuple):
+    """What `tidy` returns, and the map's runs if they are known: good until the thread looks for runs again."""
+
+    instance_map: Int32
+    repaired: int
+    dropped: int
+    runs: tuple[LabelRuns, int] | None = None
 
 
 def tidy(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> tuple[Int32, int, int]:
@@ -42,10 +51,15 @@ def tidy(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> t
     Raises:
         ValueError: if `labels` is not two-dimensional or has negative numbers.
     """
+    return tidied(labels, compiled)[:3]
+
+
+def tidied(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> Tidied:
+    """As `tidy`, with the runs, which `describe` need not look for then."""
     if labels.ndim != 2:
         raise ValueError(f"a label map is (H, W), got {labels.shape}")
     if not labels.size:
-        return labels.astype(np.int32), 0, 0
+        return Tidied(labels.astype(np.int32), 0, 0)
     if labels.dtype != np.int32:
         if labels.min() < 0:
             raise ValueError("a label map has numbers from 0, got a negative one")
@@ -54,7 +68,7 @@ def tidy(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> t
     return work(fit_for_kernel(labels, np.int32))
 
 
-def _tidy_scipy(labels: Int32) -> tuple[Int32, int, int]:
+def _tidy_scipy(labels: Int32) -> Tidied:
     """Label by label, in its box."""
     if labels.min() < 0:
         raise ValueError("a label map has numbers from 0, got a negative one")
@@ -79,10 +93,10 @@ def _tidy_scipy(labels: Int32) -> tuple[Int32, int, int]:
                 mended[number] = True
     survivors = np.unique(out[out > 0])
     present = sum(box is not None for box in boxes)
-    return in_reading_order(out), int(mended[survivors].sum()), present - len(survivors)
+    return Tidied(in_reading_order(out), int(mended[survivors].sum()), present - len(survivors))
 
 
-def _tidy_compiled(labels: Int32) -> tuple[Int32, int, int]:
+def _tidy_compiled(labels: Int32) -> Tidied:
     runs, most = label_runs(labels)
     if most > labels.size:  # too large for a table by number
         labels = in_reading_order(labels)
@@ -91,10 +105,10 @@ def _tidy_compiled(labels: Int32) -> tuple[Int32, int, int]:
     state = np.zeros(most + 1, np.uint8)
     in_order, sound = _inspect(labels, *runs, part, state)
     if in_order and sound:
-        return labels, 0, 0
+        return Tidied(labels, 0, 0, (runs, most))
     out = labels.copy()
     repaired, survivors = _mend(out, *runs, part, state, in_order)
-    return out, repaired, int(np.count_nonzero(state)) - survivors
+    return Tidied(out, repaired, int(np.count_nonzero(state)) - survivors)
 
 
 @kernel

@@ -26,7 +26,7 @@ import numpy as np
 from app.nuclei import hover, landscape, markers, metrics
 from app.nuclei.flood import flood
 from app.nuclei.hover import NATIVE, PAPER, OperatingPoint
-from app.nuclei.instances import describe, tidy
+from app.nuclei.instances import describe, tidied, tidy
 from app.nuclei.rings import trace
 from app.nuclei.types import HoverMaps, Nuclei
 from tests.benchmarks import plain
@@ -64,7 +64,8 @@ def mosaic(tiles: list[HoverMaps], size: int, first: int = 0) -> HoverMaps:
 
 def karyon(maps: HoverMaps, point: OperatingPoint) -> Nuclei:
     """Maps in, typed nuclei with contours out."""
-    return describe(tidy(hover.separate(maps.np_prob, maps.hv, point))[0], maps.type_prob)
+    tidy_map = tidied(hover.separate(maps.np_prob, maps.hv, point))
+    return describe(tidy_map.instance_map, maps.type_prob, runs=tidy_map.runs)
 
 
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.thread_time) -> float:

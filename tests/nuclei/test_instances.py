@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from app.nuclei.instances import describe, tidy
+from app.nuclei.instances import describe, tidied, tidy
+from app.nuclei.jit import HAVE_NUMBA
 from app.nuclei.types import Int32, Nuclei
 
 label_maps = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
@@ -232,3 +233,14 @@ def test_maps_of_different_size_are_refused():
 def test_what_is_no_label_map_is_refused(labels: Int32):
     with pytest.raises(ValueError, match="label map"):
         tidy(labels)
+
+
+def test_nuclei_are_the_same_with_the_runs_at_hand():
+    labels = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((5, 6))).astype(np.int32)
+    type_prob = np.random.default_rng(0).dirichlet(np.ones(7), labels.shape).astype(np.float32)
+    known = tidied(labels)
+    assert (known.runs is not None) == HAVE_NUMBA
+    found, anew = describe(known.instance_map, type_prob, runs=known.runs), describe(labels, type_prob)
+    for name in ("type", "area", "centroid", "class_probs", "bbox"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(anew, name))
+    np.testing.assert_array_equal(found.rings.points, anew.rings.points)
