@@ -51,6 +51,7 @@ bench: $(VENV)/bench  ## side by side against plain implementations; out/bench/r
 	$(BIN)/python -m tests.benchmarks.bench_geojson
 	$(BIN)/python -m tests.benchmarks.bench_lite
 	$(BIN)/python -m tests.benchmarks.bench_scheduler
+	$(BIN)/python -m tests.benchmarks.bench_slides
 	$(BIN)/python -m tests.benchmarks.bench_first_call
 	$(BIN)/python -m tests.benchmarks.bench_workers
 	$(BIN)/python -m tests.benchmarks.bench_latency
