@@ -145,7 +145,7 @@ def test_a_slide_without_scale_is_asked_for_it(open_page, drop, seen):
 def test_a_job_is_watched_through_a_crash_of_the_service(open_page, karyon, slide_file, seen):
     page = open_page(f"?slide={upload(karyon.address, slide_file)}")
     page.click("#start")
-    page.wait_for_function("() => /of \\d+ windows/.test(document.querySelector('#job-progress')?.innerText)")
+    page.wait_for_function("() => /of \\d+ parts/.test(document.querySelector('#job-progress')?.innerText)")
     karyon.stop(signal.SIGKILL)
     page.wait_for_selector("#status[data-state=lost]")
     assert "unreachable, retrying" in page.inner_text("#status")

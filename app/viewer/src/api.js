@@ -95,20 +95,21 @@ export async function* events(path, signal) {
   const answer = await ask(path, { headers: { Accept: "text/event-stream" }, signal });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  for (;;) {
-    let chunk;
-    try {
-      chunk = await reader.read();
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Unreachable();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const parts = (text + value).replaceAll("\r\n", "\n").split("\n\n");
+      text = parts.pop();
+      for (const part of parts) {
+        const lines = part.split("\n").filter((line) => line.startsWith("data:"));
+        if (lines.length) yield JSON.parse(lines.map((line) => line.slice(5)).join("\n"));
+      }
     }
-    if (chunk.done) return;
-    const parts = (text + chunk.value).replaceAll("\r\n", "\n").split("\n\n");
-    text = parts.pop();
-    for (const part of parts) {
-      const lines = part.split("\n").filter((line) => line.startsWith("data:"));
-      if (lines.length) yield JSON.parse(lines.map((line) => line.slice(5)).join("\n"));
-    }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Unreachable();
+  } finally {
+    reader.cancel().catch(() => {}); // nobody reads the rest
   }
 }

@@ -3,7 +3,7 @@
 import { ask, events, Problem, sendJson } from "./api.js";
 import { askForScale } from "./dialogs.js";
 import { $, h, show } from "./dom.js";
-import { duration, whole } from "./words.js";
+import { about, duration, whole } from "./words.js";
 
 const OPEN = new Set(["queued", "running"]);
 const AGAIN_MS = 1000;
@@ -67,7 +67,7 @@ export class Jobs {
 
   /** Start a job on the whole slide, or on a region of it; asks for the scale if nobody said it. */
   async start(slide, wishes, region = null) {
-    const body = Object.fromEntries(Object.entries({ ...wishes, mpp: null, region }).filter(([, value]) => value));
+    const body = Object.fromEntries(Object.entries({ ...wishes, mpp: Number(wishes.mpp), region }).filter(([, value]) => value));
     try {
       const job = await sendJson(`${slide.path}/jobs`, body);
       this.follow(slide, job.id);
@@ -118,8 +118,8 @@ export class Jobs {
     const share = job.total ? job.done / job.total : 0;
     const bar = h("progress", { max: 1, value: job.total ? share : null, "aria-label": "Progress of the analysis" });
     const left = job.seconds_left ? `about ${duration(job.seconds_left)} left` : "";
-    const rate = job.rate ? `${job.rate.toFixed(job.rate < 10 ? 1 : 0)} windows a second` : "";
-    const done = job.total ? `${whole(job.done)} of ${whole(job.total)} windows` : "";
+    const rate = job.rate ? `${about(job.rate >= 1 ? job.rate : 1 / job.rate)} ${job.rate >= 1 ? "parts a second" : "s a part"}` : "";
+    const done = job.total ? `${whole(job.done)} of ${whole(job.total)} parts` : "";
     show($("job"),
       h("h2", {}, "Analysis", h("span", { class: "quiet", id: "job-state", "data-state": job.state }, STATES[job.state])),
       bar,

@@ -70,6 +70,7 @@ function setOpacity(value) {
 const on = (action) => () => (stage.size ? action() : false);
 
 stage.onMove = () => session.moved();
+stage.onTileFailed = () => parts.status.check(); // the service may be away; what failed is loaded again when it is back
 stage.onClick = (x, y) => attempt(() => session.point(x, y));
 $("opacity").addEventListener("input", (event) => setOpacity(event.target.value / 100));
 const clicks = {

@@ -54,7 +54,7 @@ export class Stage {
     this.#viewer.addHandler("canvas-click", (event) => {
       if (event.quick && this.size) this.onClick(...this.toImage(event.position));
     });
-    this.#viewer.addHandler("tile-load-failed", (event) => this.onTileFailed(event.tiledImage === this.#overlay, event));
+    this.#viewer.addHandler("tile-load-failed", () => this.onTileFailed());
     new ResizeObserver(() => this.refresh()).observe(element);
   }
 
