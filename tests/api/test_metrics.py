@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.observing import refresh
+from app.serving.card import CardMemory
 from app.telemetry import Metrics
+from tests.drawn import InkEngine
 
 pytestmark = pytest.mark.anyio
 LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -182,3 +187,19 @@ async def test_what_callers_choose_adds_no_series(service, png):
     for number in range(1, 8):
         await ask(number)
     assert {name: set(series) for name, series in (await samples(service)).items()} == before
+
+
+class OnACard(InkEngine):
+    """The same engine where a GPU would be."""
+
+    provider, device = "CUDAExecutionProvider", "cuda"
+
+
+async def test_memory_of_the_card_is_counted_beside_that_of_the_process(serving):
+    async with serving(engine=OnACard()) as service:
+        services = service.app.state.services
+        memory = CardMemory(used=300, total=1000)
+        refresh(replace(services, card=SimpleNamespace(memory=lambda: memory)))
+        used, limit = (services.metrics.memory_used, services.metrics.memory_limit)
+        assert (used.labels("cuda")._value.get(), limit.labels("cuda")._value.get()) == (300, 1000)
+        assert 0 < used.labels("cpu")._value.get() < limit.labels("cpu")._value.get()

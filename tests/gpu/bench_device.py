@@ -183,6 +183,13 @@ class Bench:
                 theirs = Plain(trial, seen, self.device, self.arguments.plain_batch)
                 rates = interleaved({"ours": ours, "plain": theirs}, self.arguments.round_s, self.arguments.rounds)
                 self.note(label, precision, len(seen), ours, found, rates, drift)
+                self.write()
+                print("  ".join(self.rows[-1]), flush=True)  # a run that is cut off has said what it found
+
+    def write(self) -> None:
+        """The figures so far, to the file that was asked for."""
+        self.arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        self.arguments.out.write_text(json.dumps(self.figures, indent=1) + "\n")
 
     def note(
         self,
@@ -256,8 +263,6 @@ def main() -> None:
             bench.measure(whole.member(index), whole.member(index).name)
         if len(whole.networks) > 1:
             bench.measure(whole, "ensemble")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(bench.figures, indent=1) + "\n")
     card = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {cpu_limit()} threads"
     print(f"\n{card}; patches of 256x256 per second, separation and description included but for `network`")
     if not arguments.model:

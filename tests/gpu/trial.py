@@ -66,12 +66,18 @@ def tissue(count: int = 16) -> UInt8:
 def untrained(encoders: Sequence[str], device: torch.device, store: Path) -> Trial:
     """Networks with random weights, exported into a store unless they are there."""
     name = "+".join(encoders)
-    networks = [fitted(encoder, device) for encoder in encoders]
-    folder = store / name / "1"
+    folder, weights = store / name / "1", store / name / "networks.pt"
     if not folder.is_dir():
-        members = [TrainedMember(e, network.cpu()) for e, network in zip(encoders, networks, strict=True)]
+        networks = [fitted(encoder, device).cpu() for encoder in encoders]
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        torch.save([network.state_dict() for network in networks], weights)
+        members = [TrainedMember(e, network) for e, network in zip(encoders, networks, strict=True)]
         write_artifact(members, manifest(name), store, "# random weights\n")
-    return Trial(name, tuple(network.to(device) for network in networks), open_folder(folder), trained=False)
+    states = torch.load(weights, weights_only=True)
+    networks = [build(encoder) for encoder in encoders]
+    for network, state in zip(networks, states, strict=True):
+        network.load_state_dict(state)
+    return Trial(name, tuple(network.to(device).eval() for network in networks), open_folder(folder), trained=False)
 
 
 def trained(artifact: Artifact, runs: Sequence[Path], device: torch.device) -> Trial:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from app.nuclei import Segmenter, load_artifact
-from app.nuclei.artifact import prove
+from app.nuclei import Segmenter, graphs, load_artifact
+from app.nuclei.artifact import HALF_TOLERANCE, prove
 from app.nuclei.engine import OnnxEngine
 from training import card, evaluate, export
 from training.config import RunConfig
@@ -114,6 +116,16 @@ def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_pat
     patches = golden_patch()[None]
     assert small.stat().st_size < 0.6 * graph.stat().st_size
     assert 0 < export._run(small, patches).furthest_from(export._run(graph, patches)) < 0.05
+
+
+def test_int8_weights_are_expanded_before_a_network_calculates_in_half_precision(store: Path, tmp_path: Path) -> None:
+    small, half = tmp_path / "small.onnx", tmp_path / "half.onnx"
+    small.write_bytes(load_artifact("pair", store).files[0].read_bytes())
+    shrink(small)
+    half.write_bytes(graphs.halved(small, convert_float_to_float16))
+    patches = golden_patch()[None]
+    assert 0 < export._run(half, patches).furthest_from(export._run(small, patches)) < HALF_TOLERANCE
+    assert {t.data_type for t in onnx.load(half).graph.initializer}.isdisjoint({onnx.TensorProto.INT8})
 
 
 def test_a_graph_says_nothing_of_the_machine_it_was_made_on(store: Path) -> None:
