@@ -97,7 +97,7 @@ class Runner:
                 raise Abandoned
             tray = self._desk.submit(ticket, job, patches, now)
             self._stage.arrived(ticket.work_class)
-            self._stage_next()
+            self._stage.fill(self._running[1] if self._running else None)
             self._changed.notify_all()
             return tray
 
@@ -153,7 +153,7 @@ class Runner:
         """Refuse all that is queued and all that comes, with this error; what runs is finished."""
         with self._changed:
             self._stopped = self._stopped or error or Draining(STOPPING)
-            self._stage.clear()
+            self._stage.close()
             self._desk.refuse_queued(self._stopped)
             self._changed.notify_all()
 
@@ -225,7 +225,7 @@ class Runner:
         job = self._desk.begin(batch, self.clock())
         self._running = (batch, job.engine)
         self._warm.add(job.engine)
-        self._stage_next()
+        self._stage.fill(job.engine)
         return partial(self._run, batch, job, self._desk.patches(batch), prepared)
 
     def _run(self, batch: Batch, job: Job, patches: list[UInt8], prepared: Prepared | None) -> None:
@@ -282,10 +282,6 @@ class Runner:
         if not self._has_work():
             self._moved = now
         return now
-
-    def _stage_next(self) -> None:
-        if self._stopped is None and self.fault is None:
-            self._stage.fill(self._running[1] if self._running else None)
 
     def _has_work(self) -> bool:
         return bool(self._busy or self._desk or self._chores)

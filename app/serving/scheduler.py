@@ -149,8 +149,7 @@ class Scheduler:
         lane = self._next_lane()
         if full and not self._is_full(lane, free_slots):
             return Pick(lost=lost)
-        until = self._wait_until(lane, free_slots)
-        if until > now:
+        if (until := self._wait_until(lane, free_slots)) > now:
             return Pick(wait_until=until, lost=lost)
         self._turns.picked(lane.work_class)
         return Pick(batch=self._send(lane, free_slots), lost=lost)

@@ -41,10 +41,11 @@ class Stage:
         self._clock = clock
         self._copier = ThreadPoolExecutor(1, "karyon-copy")  # no thread before the first copy
         self._prepared: Prepared | None = None
+        self._closed = False
 
     def fill(self, running: DeviceEngine | None) -> None:
         """Stage the next full batch, if there is one, the place is free and the device is busy and can do that."""
-        if self._prepared is not None or running is None or not running.stages:
+        if self._closed or self._prepared is not None or running is None or not running.stages:
             return
         batch = self._desk.pick(self._clock(), full=True).batch
         if batch is None:
@@ -77,7 +78,12 @@ class Stage:
             prepared.copy.cancel()
             self._desk.unstage(prepared.batch)
 
+    def close(self) -> None:
+        """Stage nothing more; what is staged is queued again."""
+        self._closed = True
+        self.clear()
+
     def drop(self) -> None:
-        """Forget what is staged: nobody will get it, and nothing more will be staged."""
-        self._prepared = None
+        """Stage nothing more and forget what is staged: nobody will get it."""
+        self._closed, self._prepared = True, None
         self._copier.shutdown(wait=False, cancel_futures=True)
