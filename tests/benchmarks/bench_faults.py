@@ -25,7 +25,7 @@ from tests.benchmarks.loading import MOST, counter, entry, options, real_tiles, 
 
 DRAIN_S = 5.0
 BEFORE_S, MARGIN_S = 4.0, 0.5
-AT_ONCE, KEPT = 24, 8
+AT_ONCE, KEPT = 20, 5
 HANG_UP_S = 0.3
 QUIET_S = 30.0
 

@@ -19,7 +19,7 @@ from app.bench.processes import Holdings, holdings
 from app.bench.server import Server
 from app.bench.target import Target
 
-AT_ONCE = 32  # as many as the service holds: every thread that it will ever start is there before anything is counted
+AT_ONCE = 24  # as many as the service holds: every thread that it will ever start is there before anything is counted
 SHARE = 0.4  # of what the service can do
 BATCH = 8
 QUIET_S = 12.0  # idle threads of the framework leave after 10 s
