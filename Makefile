@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run viewer test test-slow check bench soak promtool image-steps train-ensemble train-lite evaluate clean
+.PHONY: demo run viewer test test-slow test-slides check bench soak promtool image-steps train-ensemble train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -39,6 +39,9 @@ test: $(VENV)/dev  ## all tests that take seconds
 
 test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-slides: $(VENV)/dev  ## real slides of every kind from end to end, and jobs killed at twenty moments
+	$(BIN)/python -m pytest tests/api/test_real_slides.py tests/api/test_slide_crash.py
 
 check: $(VENV)/dev  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

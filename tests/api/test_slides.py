@@ -11,6 +11,7 @@ import time
 import pytest
 
 from app.settings import ApiKey
+from tests.slides.test_sources import HOSTILE
 
 pytestmark = pytest.mark.anyio
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -109,6 +110,14 @@ async def test_what_is_no_slide_is_refused_and_leaves_nothing(service, settings,
     assert slug(await upload(service, png, headers={"Content-Type": "image/png"})) == (415, "unsupported-media-type")
     assert files_of(settings.slide_folder) == []
     assert (await service.http.get("/v1/slides")).json() == {"slides": [], "next": None}
+
+
+async def test_a_hostile_file_is_refused_and_leaves_nothing(service, settings):
+    for name, (content, _) in HOSTILE.items():
+        refused = await upload(service, content, "a.tif")
+        assert refused.status_code in (413, 415, 422), name
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert files_of(settings.slide_folder) == []
 
 
 async def test_an_upload_may_be_larger_than_a_tile_and_not_larger_than_a_slide(serving, png):
