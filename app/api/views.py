@@ -9,6 +9,7 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from app.api import viewschemas as schemas
@@ -33,7 +34,8 @@ MAX_REGION = 16_384  # characters: a thousand corners
 router = APIRouter(prefix="/v1/slides", dependencies=DOCUMENTED, tags=["views"])
 KIND_OF = {UNCLASSIFIED: 0} | {each.name: each.id for each in CLASSES}
 Classes = Annotated[
-    str | None, Query(description=f"classes to be shown, separated by commas: {', '.join(KIND_OF)}; unset: all")
+    str | None,
+    Query(description=f"classes to be shown, separated by commas: {', '.join(KIND_OF)}; unset: all; empty: none"),
 ]
 
 
@@ -55,6 +57,14 @@ def kinds_of(classes: str | None) -> frozenset[int] | None:
         shown = unknown[0] if re.fullmatch(r"[A-Za-z0-9 _-]{1,32}", unknown[0]) else "?"
         raise InvalidParameter("classes", f"there is no class {shown}; there are {', '.join(KIND_OF)}")
     return frozenset(KIND_OF[name] for name in names)
+
+
+def check_asked(request: Request, known: set[str]) -> None:
+    """As `check_parameters`; but no class at all may be asked for, as a viewer does that hides them one by one."""
+    given = [
+        (name, value or ("none" if name == "classes" else "")) for name, value in request.query_params.multi_items()
+    ]
+    check_parameters(QueryParams(given), known)
 
 
 def box_of(text: str, name: str = "bbox") -> Box:
@@ -106,7 +116,7 @@ def tile_of(slide: Slide, level: str, col: str, row: str) -> PyramidTile:
 )
 def overlay_descriptor(request: Request, slide: OwnSlide, classes: Classes = None) -> Response:
     """The same levels and tiles as those of the slide's picture. A viewer carries `classes` over to the tiles."""
-    check_parameters(request.query_params, {"classes"})
+    check_asked(request, {"classes"})
     kinds_of(classes)
     tag = etag("overlay.dzi", slide.width, slide.height)
     return conditional(request, tag, FOR_A_DAY, DZI, lambda: pyramid(slide).descriptor("png"))
@@ -123,7 +133,7 @@ def overlay_tile(
     request: Request, slide: OwnSlide, level: str, col: str, row: str, classes: Classes = None
 ) -> Response:
     """PNG on a transparent ground: outlines in the class colours when close, density when far."""
-    check_parameters(request.query_params, {"classes"})
+    check_asked(request, {"classes"})
     views, tile, kinds = views_of(request), tile_of(slide, level, col, row), kinds_of(classes)
     tag = etag("overlay", version(slide), tile, views.outlines_to, None if kinds is None else sorted(kinds))
     return conditional(request, tag, ASK_AGAIN, "image/png", lambda: views.overlay(slide, tile, kinds))
@@ -174,7 +184,7 @@ def nuclei(
     classes: Classes = None,
 ) -> Response:
     """Every nucleus whose box meets the viewport, unclipped, as GeoJSON in pixels of level 0."""
-    check_parameters(request.query_params, {"bbox", "classes"})
+    check_asked(request, {"bbox", "classes"})
     views, box, kinds = views_of(request), box_of(bbox), kinds_of(classes)
     tag = etag("nuclei", version(slide), box, None if kinds is None else sorted(kinds), views.most_nuclei)
 

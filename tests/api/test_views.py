@@ -69,6 +69,13 @@ async def test_a_viewport_shows_only_the_classes_asked_for(service, filled):
     assert len(answer.json()["features"]) == counts["plasma"] + counts["eosinophil"]
 
 
+async def test_a_viewer_that_hides_every_class_sees_none(service, filled):
+    assert (await service.http.get(f"{filled}/nuclei?bbox=0,0,600,480&classes=")).json()["features"] == []
+    assert (await service.http.get(f"{filled}/overlay.dzi?classes=")).status_code == 200
+    tile = await service.http.get(f"{filled}/overlay_files/10/0_0.png?classes=")
+    assert not np.asarray(Image.open(io.BytesIO(tile.content))).any()
+
+
 async def test_a_viewport_with_too_many_nuclei_says_how_many(serving):
     async with serving(viewport_nuclei=20) as service:
         store = slides_of(service).library.store
