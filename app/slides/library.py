@@ -177,6 +177,7 @@ class Library:
 def _new(
     source: Source, mpp: Mpp | None, origin: Origin, path: str, size: int, mtime: int, sha256: str | None, owner: str
 ) -> NewSlide:
+    source.read(0, 0, 0, 1, 1)  # a header may promise pixels that are not there
     level, scale = source.levels[0], slide_mpp(mpp, source.mpp)
     return NewSlide(level.width, level.height, scale, origin, path, source.vendor, size, mtime, sha256, owner)
 
