@@ -182,3 +182,19 @@ def test_the_page_survives_a_restart_of_the_service(analysed, karyon, seen, drop
     analysed.locator("#total").wait_for()
     assert analysed.locator(".message").count() == 0
     seen.errors.clear()  # of the refused connections
+
+
+def test_a_new_image_brings_its_results_into_view(analysed, drop, tile):
+    panel = analysed.locator("#panel")
+    assert panel.evaluate("(panel) => { panel.scrollTo(0, 200); return panel.scrollTop }") == 200
+    drop(analysed, tile)
+    analysed.wait_for_function("() => document.querySelector('#panel').scrollTop === 0")
+
+
+def test_the_results_can_be_saved_as_a_table(analysed):
+    analysed.locator("#save-form").select_option(label="CSV table")
+    with analysed.expect_download() as caught:
+        analysed.locator("#save-button").click()
+    assert caught.value.suggested_filename == "tile.csv"
+    lines = caught.value.path().read_text().splitlines()
+    assert len(lines) - 1 == int(analysed.inner_text("#total"))

@@ -89,6 +89,7 @@ export class Session {
     for (const id of ["welcome", "scalebar", "again"]) $(id).hidden = true;
     $("toolbar").hidden = false;
     $("subject").textContent = name;
+    for (const scrolled of [window, $("panel")]) scrolled.scrollTo(0, 0); // where the results will be
     await open(this.#parts.stage);
   }
 
