@@ -18,6 +18,8 @@ from app.nuclei.types import Float64, Int32, UInt8
 RADIUS = 6
 """Pixels at 0.5 mpp within which a centroid is found (3 um)."""
 RESAMPLES = 2000
+WHOLE_IMAGE = ("mpq_plus", "bpq", "dice", "detection_f1")
+"""Scores that need no corner patches."""
 PAIRED = ("mpq_plus", "bpq", "dice", "detection_f1", "r2_common")
 """What two models are compared by."""
 

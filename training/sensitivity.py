@@ -24,9 +24,7 @@ from app.nuclei.types import Profile, UInt8
 from training.augment import stained
 from training.data import lizard
 from training.data.sample import Sample
-from training.scores import SCORES, ImageScore, compare, score_image
-
-REPORTED = ("mpq_plus", "bpq", "dice", "detection_f1")
+from training.scores import SCORES, WHOLE_IMAGE, ImageScore, compare, score_image
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def study(segmenter: Segmenter, samples: Sequence[Sample], profile: Profile) -> 
         found = scores(segmenter, samples, condition, profile)
         untouched = untouched or found
         everyone = range(len(found))
-        row = {key: float(SCORES[key](found, everyone)) for key in REPORTED}
+        row = {key: float(SCORES[key](found, everyone)) for key in WHOLE_IMAGE}
         rows.append({"condition": name, **row, "bpq_change": compare(found, untouched, ("bpq",))["bpq"]})
     return rows
 
@@ -102,7 +100,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         change = row["bpq_change"]
         interval = f"{change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})"
-        cells = " | ".join(f"{row[key]:.3f}" for key in REPORTED)
+        cells = " | ".join(f"{row[key]:.3f}" for key in WHOLE_IMAGE)
         lines.append(f"| {row['condition']} | {cells} | {interval if row is not rows[0] else ''} |")
     return "\n".join(lines)
 

@@ -3,7 +3,8 @@
     python -m training.tune runs/lite
 
 writes operating_point.json and calibration.json into the run folder, which training.export then puts into the
-manifest, and operating_points.csv, every point that was tried with its score.
+manifest, operating_points.csv, every point that was tried with its score, and validation.json, by which networks are
+chosen: the validation images' scores at the chosen point.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from training.data import lizard
 from training.data.sample import Sample
 from training.deployed import Deployed, Together, TorchEngine, TrainedMember
 from training.export import MARGIN, PATCH_SIZES
+from training.scores import SCORES, WHOLE_IMAGE, score_image
 from training.train import split
 
 GRID: Mapping[str, Sequence[Any]] = {
@@ -85,6 +87,18 @@ def tune(
     return OperatingPoint.from_dict({k: v for k, v in winner.items() if k != "bpq"}), tried
 
 
+def validated(point: OperatingPoint, samples: Sequence[Sample], maps: Sequence[HoverMaps]) -> dict[str, float]:
+    """Scores of the validation images at a point, their names as in `training.scores.SCORES`."""
+    rows = []
+    for sample, of_image in zip(samples, maps, strict=True):
+        labels = instances.tidy(hover.separate(of_image.np_prob, of_image.hv, point))[0]
+        kinds = np.append(np.uint8(0), instances.describe(labels, of_image.type_prob).type)
+        truth = (sample.instance_map, sample.type_map)
+        rows.append(score_image(sample.name, truth, (labels, kinds[labels]), []))
+    everyone = range(len(rows))
+    return {name: round(float(SCORES[name](rows, everyone)), 4) for name in WHOLE_IMAGE}
+
+
 def _neighbours(point: OperatingPoint) -> list[OperatingPoint]:
     found = [
         dataclasses.replace(point, **{name: value})
@@ -115,6 +129,8 @@ def main() -> None:
         writer = csv.DictWriter(file, list(tried[0]))
         writer.writeheader()
         writer.writerows(tried)
+    scores = validated(best, validation, maps)
+    (home / "validation.json").write_text(json.dumps(scores, indent=1) + "\n")
     try:
         fitted = calibrate.fit(validation, maps, best)
     except calibrate.NothingFound as error:
@@ -122,7 +138,7 @@ def main() -> None:
     else:
         (home / "calibration.json").write_text(json.dumps(dataclasses.asdict(fitted), indent=1) + "\n")
         print(fitted)
-    print(json.dumps({"paper": score(hover.PAPER, validation, maps), "native": score(best, validation, maps)}))
+    print(json.dumps({"bpq_at_the_papers_point": score(hover.PAPER, validation, maps), **scores}))
     print(best)
 
 

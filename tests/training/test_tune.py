@@ -14,7 +14,7 @@ from tests.drawn import draw_tissue, label_ink
 from training import calibrate
 from training.calibrate import ece
 from training.data.sample import Sample
-from training.tune import score, tune
+from training.tune import score, tune, validated
 
 
 def _sample(seed: int) -> tuple[Sample, HoverMaps]:
@@ -65,3 +65,12 @@ def test_without_a_nucleus_there_is_nothing_to_calibrate_on(
     blank = [HoverMaps(np.zeros_like(m.np_prob), m.hv, m.type_prob) for m in maps]
     with pytest.raises(ValueError, match="no validation nucleus"):
         calibrate.fit(samples, blank, hover.NATIVE)
+
+
+def test_validation_scores_see_wrong_classes_and_nothing_else(
+    validation: tuple[list[Sample], list[HoverMaps]],
+) -> None:
+    scores = validated(hover.NATIVE, *validation)
+    assert scores["bpq"] == pytest.approx(score(hover.NATIVE, *validation), abs=1e-4)
+    assert scores["mpq_plus"] < 0.9 * scores["bpq"]
+    assert scores["detection_f1"] > 0.99
