@@ -93,17 +93,26 @@ class EfficientLite(nn.Module):
     Args:
         stem_stride: of the encoder.
         decoder: channels of the levels on the way up; the last level is at half the image's size.
+        detail: channels of a dense branch that sees the image itself at half size, each 2x2 block of it as twelve
+            channels; 0: the last level sees those blocks as they are. Only for a stem with stride.
         dropout: share of channels of the deepest features dropped while training.
     """
 
     def __init__(
-        self, stem_stride: int = 1, decoder: tuple[int, ...] = (112, 80, 64, 48), dropout: float = 0.1
+        self,
+        stem_stride: int = 1,
+        decoder: tuple[int, ...] = (112, 80, 64, 48),
+        detail: int = 0,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.encoder = EfficientEncoder(stem_stride)
-        finest = 16 * 4 if stem_stride == 1 else 16  # a 2x2 block of full-size features is one of half size
-        skips = [112, 40, 24 + finest] if stem_stride == 1 else [112, 40, 24, 16 + 12]
         self.full = stem_stride == 1
+        self.detail: nn.Module = nn.Identity()
+        if detail:
+            stem = nn.Sequential(_convolution(12, detail, 3), nn.ReLU())
+            self.detail = nn.Sequential(stem, LiteBlock(detail, detail))
+        skips = [112, 40, 24 + 4 * 16] if self.full else [112, 40, 24, 16 + (detail or 12)]
         self.dropout = nn.Dropout2d(dropout)
         widths = (192, *decoder[len(decoder) - len(skips) :])
         self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(widths))
@@ -117,7 +126,7 @@ class EfficientLite(nn.Module):
         if self.full:
             skips[0] = torch.cat([skips[0], functional.pixel_unshuffle(finest, 2)], 1)
         else:
-            skips.insert(0, torch.cat([finest, functional.pixel_unshuffle(x, 2)], 1))
+            skips.insert(0, torch.cat([finest, self.detail(functional.pixel_unshuffle(x, 2))], 1))
         y = self.dropout(y)
         for narrow, level, skip in zip(self.narrow, self.levels, reversed(skips), strict=True):
             y = level(torch.cat([functional.interpolate(narrow(y), scale_factor=2.0, mode="nearest"), skip], 1))
