@@ -103,7 +103,8 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
+# A module each: while Playwright runs, its event loop is the main thread's, and other tests have loops of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
     if not Path(CHROMIUM).exists():
@@ -116,7 +117,7 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def karyon(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Karyon]:
     with Karyon(tmp_path_factory.mktemp("karyon"), free_port()) as service:
         yield service

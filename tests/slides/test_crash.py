@@ -31,13 +31,19 @@ def acknowledged(writers: subprocess.Popen[str], wait_s: float) -> dict[int, str
     """Start a writer, kill it after a while, and return what it said it had kept: tile ids and digests."""
     writers.stdin.write("go\n")
     writers.stdin.flush()
-    said = [writers.stdout.readline().split() for _ in range(2)]  # who it is, and that it writes, in either order
-    time.sleep(wait_s)
-    with suppress(ProcessLookupError):  # it was done before
-        os.kill(next(int(line[1]) for line in said if line[0] == "pid"), signal.SIGKILL)
-    kept = {}
+    kept, seen, pid = {}, set(), None
     while (line := writers.stdout.readline().split()) != ["ended"]:
-        kept[int(line[1])] = line[2]
+        assert line, "the process that forks the writers has ended"
+        seen.add(line[0])
+        if line[0] == "pid":
+            pid = int(line[1])
+        elif line[0] == "kept":
+            kept[int(line[1])] = line[2]
+        if seen >= {"pid", "writing"} and pid is not None:  # whichever of both came first
+            time.sleep(wait_s)
+            with suppress(ProcessLookupError):  # it was done before
+                os.kill(pid, signal.SIGKILL)
+            pid = None
     return kept
 
 
