@@ -285,7 +285,7 @@ def _tumour_burden(epithelial: int, total: int, allowed: bool) -> tuple[dict[str
 def _composition_224(segmentation: Segmentation) -> dict[str, int] | None:
     if (segmentation.height, segmentation.width) != (256, 256):
         return None
-    inside = np.unique(segmentation.instance_map[_CORE, _CORE])
+    inside = np.flatnonzero(np.bincount(segmentation.instance_map[_CORE, _CORE].ravel()))
     types = segmentation.nuclei.type[inside[inside > 0] - 1]
     found = np.bincount(types, minlength=len(CLASSES) + 1)
     return {c.name: int(found[c.id]) for c in CLASSES}

@@ -122,11 +122,12 @@ def measured(nuclei: Nuclei, mpp: Mpp) -> Float64:
     Raises:
         InferenceFailed: if one of them is not finite.
     """
+    diameter = nuclei.mean_diameter()
     others = [
         nuclei.area * mpp.x * mpp.y,
         nuclei.area,
-        nuclei.mean_diameter(mpp.x, mpp.y),
-        nuclei.mean_diameter(),
+        diameter * mpp.x if mpp.x == mpp.y else nuclei.mean_diameter(mpp.x, mpp.y),
+        diameter,
         nuclei.type_prob < UNCERTAIN_BELOW,
     ]
     columns = np.column_stack([nuclei.class_probs.astype(np.float64), *others])

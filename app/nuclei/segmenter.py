@@ -180,7 +180,7 @@ def finite(maps: HoverMaps) -> HoverMaps:
         InferenceFailed: one of them holds NaN or infinity.
     """
     # A sum tells without a mask as large as the map: it is finite only if every value is.
-    if not all(np.isfinite(m.sum(dtype=np.float64)) for m in (maps.np_prob, maps.hv, maps.type_prob)):
+    if not all(np.isfinite(m.sum()) for m in (maps.np_prob, maps.hv, maps.type_prob)):
         raise InferenceFailed("the model gave maps that are not finite")
     return maps
 
