@@ -56,12 +56,12 @@ def error(rows: Sequence[dict[str, Any]]) -> float:
 def plot(rows: Sequence[dict[str, Any]], title: str, picture: Path) -> None:
     """Draw the bins, their nuclei below, into a PNG."""
     figure, (upper, lower) = pyplot.subplots(
-        2, 1, figsize=(4.6, 5.4), height_ratios=(4, 1), sharex=True, layout="constrained"
+        2, 1, figsize=(4.6, 5.6), height_ratios=(4, 1), sharex=True, layout="constrained"
     )
     confidence = [r["confidence"] for r in rows]
     upper.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
     upper.plot(confidence, [r["accuracy"] for r in rows], marker="o", color="#0072b2", label="model")
-    upper.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    upper.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     upper.legend(loc="upper left")
     upper.grid(alpha=0.3)
     lower.bar(confidence, [r["nuclei"] for r in rows], width=0.8 / BINS, color="#0072b2")
