@@ -28,6 +28,7 @@ class Jitter:
         hue: a share of the colour circle, +-.
         blur: probability of ONE of Gaussian, median or motion blur, kernel 3.
         stain: haematoxylin and eosin each by a factor within 1 +- this, shifted by a quarter of it; 0 is off.
+        jpeg: probability of a trip through JPEG, quality 40 to 95.
         scale: side of the cut within 1 +- this, brought to the patch size; 0 is off.
         symmetry: whether a crop is turned to any of its eight views.
     """
@@ -38,6 +39,7 @@ class Jitter:
     hue: float = 0.05
     blur: float = 0.5
     stain: float = 0.0
+    jpeg: float = 0.0
     scale: float = 0.0
     symmetry: bool = True
 
@@ -55,7 +57,10 @@ def recolour(image: UInt8, jitter: Jitter, rng: np.random.Generator) -> UInt8:
     if jitter.stain:
         image = _restain(image, jitter.stain, rng)
     image = _colour(image, jitter, rng)
-    return _blur(image, rng) if rng.random() < jitter.blur else image
+    if rng.random() < jitter.blur:
+        image = _blur(image, rng)
+    # Only where it is asked for is a number drawn: runs without it see what they saw before.
+    return compressed(image, int(rng.integers(40, 96))) if jitter.jpeg and rng.random() < jitter.jpeg else image
 
 
 def _restain(image: UInt8, amount: float, rng: np.random.Generator) -> UInt8:
@@ -78,6 +83,14 @@ def stained(image: UInt8, factor: npt.ArrayLike, shift: npt.ArrayLike = 0.0) -> 
     tissue = np.clip(stains.sum(-1, keepdims=True), 0, 1)  # glass stays white
     density = (stains * factor + shift * tissue) @ np.linalg.inv(HED_FROM_OD)
     return _to_bytes(256 * np.exp(-density) - 1)
+
+
+def compressed(image: UInt8, quality: int) -> UInt8:
+    """(H, W, 3) uint8 RGB as a JPEG of this quality, 1 to 100, gives it back."""
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
 
 
 def _colour(image: UInt8, jitter: Jitter, rng: np.random.Generator) -> UInt8:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import default_store
 from app.nuclei.types import Profile, UInt8
-from training.augment import stained
+from training.augment import compressed, stained
 from training.data import lizard
 from training.data.sample import Sample
 from training.scores import SCORES, WHOLE_IMAGE, ImageScore, compare, score_image
@@ -44,11 +44,7 @@ def _blurred(sigma: float) -> Callable[[UInt8], UInt8]:
 
 
 def _jpeg(quality: int) -> Callable[[UInt8], UInt8]:
-    def spoil(image: UInt8) -> UInt8:
-        _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)  # type: ignore[index]
-
-    return spoil
+    return lambda image: compressed(image, quality)
 
 
 def _stain(haematoxylin: float, eosin: float) -> Callable[[UInt8], UInt8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.augment import Jitter, recolour, symmetry
+from training.augment import Jitter, compressed, recolour, symmetry
 
 
 def test_no_jitter_changes_nothing_but_a_rounding() -> None:
@@ -14,7 +14,9 @@ def test_no_jitter_changes_nothing_but_a_rounding() -> None:
     assert np.abs(recolour(image, still, np.random.default_rng(1)).astype(int) - image).max() <= 1
 
 
-@pytest.mark.parametrize("jitter", [Jitter(), Jitter(stain=0.3), Jitter(blur=1)], ids=["colour", "stain", "blur"])
+@pytest.mark.parametrize(
+    "jitter", [Jitter(), Jitter(stain=0.3), Jitter(blur=1), Jitter(jpeg=1)], ids=["colour", "stain", "blur", "jpeg"]
+)
 def test_recolouring_keeps_size_and_type_and_changes_pixels(jitter: Jitter) -> None:
     image = np.random.default_rng(0).integers(60, 220, (32, 40, 3), np.uint8)
     varied = recolour(image, jitter, np.random.default_rng(2))
@@ -33,3 +35,11 @@ def test_all_eight_symmetries_are_drawn_alike() -> None:
     drawn = [symmetry(rng).name for _ in range(800)]
     assert len(set(drawn)) == 8
     assert all(60 < drawn.count(name) < 140 for name in set(drawn))
+
+
+def test_a_trip_through_jpeg_blurs_blocks_and_leaves_flat_colour() -> None:
+    noise = np.random.default_rng(0).integers(60, 220, (32, 40, 3), np.uint8)
+    flat = np.full((32, 40, 3), (230, 180, 210), np.uint8)
+    drift = [np.abs(compressed(noise, quality).astype(int) - noise).mean() for quality in (95, 70, 40)]
+    assert drift == sorted(drift)
+    assert np.abs(compressed(flat, 40).astype(int) - flat).max() <= 4
