@@ -16,7 +16,7 @@ from skimage.segmentation import watershed
 
 from app.nuclei.flood_queue import flood_box, queue
 from app.nuclei.jit import Array, kernel
-from app.nuclei.runs import find_runs, part_of_runs, room_for_runs
+from app.nuclei.runs import Found, LabelRuns, find_runs, part_of_runs, room_for_label_runs, room_for_runs
 from app.nuclei.scratch import borrow
 from app.nuclei.types import Int32, UInt8
 
@@ -34,7 +34,7 @@ def flood(
     smallest_marker: int,
     smallest_object: int,
     compiled: bool,
-) -> Int32:
+) -> tuple[Int32, Found | None]:
     """Labels of the mask's pixels.
 
     The order is that of scikit-image's watershed, settled where that leaves it open: of marker pixels at one level, the
@@ -48,18 +48,21 @@ def flood(
         compiled: by the numba kernel, or by SciPy and scikit-image.
 
     Returns:
-        (ceil(h / step), ceil(w / step)) int32: 0 background, 1..N in reading order of each label's first pixel.
+        (ceil(h / step), ceil(w / step)) int32: 0 background, 1..N in reading order of each label's first pixel; and the
+        runs of that map if they are known: good until the thread looks for runs again.
     """
     if not compiled:
         labels = _flood_skimage(mask, markers, energy, smallest_marker, smallest_object)
-        return in_reading_order(labels[::step, ::step])
+        return in_reading_order(labels[::step, ::step]), None
     height, width = mask.shape
     out = np.zeros((-(-height // step), -(-width // step)), np.int32)
     runs = borrow("runs of mask and markers", (4, room_for_runs(height, width)), np.int32)
-    cells = (height + 2) * (width + 2)
-    box = [borrow(f"box {n}", (cells,), t) for n, t in (("label", np.int32), ("level", np.uint16), ("link", np.int32))]
-    _flood(mask, markers, energy, step, smallest_marker, smallest_object, runs, *box, *queue.arrays, out)
-    return out
+    cells = (height + 4) * (width + 2)
+    box = [borrow(f"box {n}", (cells,), t) for n, t in (("label", np.int32), ("level", np.uint16), ("link", np.uint32))]
+    first, room = room_for_label_runs(*out.shape)
+    limits = step, smallest_marker, smallest_object
+    count, highest = _flood(mask, markers, energy, *limits, runs, *box, *queue.arrays, out, first, room)
+    return out, (LabelRuns(first, *room[:, :count]), highest)
 
 
 def in_reading_order(labels: npt.NDArray[np.integer[Any]]) -> Int32:
@@ -95,8 +98,8 @@ def _large_parts(image: UInt8, smallest: int) -> Int32:
 def _flood(
     mask: Array, markers: Array, energy: Array, step: int, smallest_marker: int, smallest_object: int,
     runs: Array, label: Array, level: Array, link: Array,
-    seeds: Array, head: Array, tail: Array, bits: Array, summary: Array, out: Array,
-) -> None:  # fmt: skip
+    seeds: Array, head: Array, tail: Array, bits: Array, summary: Array, out: Array, out_first: Array, out_runs: Array,
+) -> tuple[int, int]:  # fmt: skip
     height = mask.shape[0]
     first, seed_first = np.empty(height + 1, np.int32), np.empty(height + 1, np.int32)
     start, stop, seed_start, seed_stop = runs[0], runs[1], runs[2], runs[3]
@@ -116,8 +119,8 @@ def _flood(
     for b in range(len(blob)):
         if blob[b] == b and only[b] == SEVERAL:
             wide = right[b] - left[b] + 2
-            cells = (row[last[b]] - row[b] + 3) * wide
-            shift = wide * (1 - row[b]) + 1 - left[b]  # from row * wide + col to the place in the box
+            cells = (row[last[b]] - row[b] + 5) * wide
+            shift = wide * (2 - row[b]) + 1 - left[b]  # from row * wide + col to the place in the box
             box, heights = label[:cells], level[:cells]
             _fill_box(
                 b, following, row, start, stop, energy, near, seed_first, seed_start, seed_stop, marker,
@@ -125,7 +128,7 @@ def _flood(
             )  # fmt: skip
             flood_box(box, heights, wide, link[:cells], seeds, head, tail, bits, summary)
             _take_box(b, following, row, start, stop, wide, shift, box, step, out)
-    _number(first, start, stop, blob, only, step, len(marker), out)
+    return _number(first, start, stop, blob, only, step, len(marker), out, out_first, out_runs)  # type: ignore[no-any-return]
 
 
 @kernel
@@ -224,12 +227,16 @@ def _take_box(
 
 @kernel
 def _number(
-    first: Array, start: Array, stop: Array, blob: Array, only: Array, step: int, most: int, out: Array
-) -> None:
-    """Paint the blobs with one marker, and number labels up to `most` 1..N in reading order of their first pixel."""
+    first: Array, start: Array, stop: Array, blob: Array, only: Array, step: int, most: int,
+    out: Array, out_first: Array, out_runs: Array,
+) -> tuple[int, int]:  # fmt: skip
+    """Paint the blobs with one marker, number labels up to `most` 1..N in reading order of their first pixel, and note
+    the runs of the result; how many runs and labels there are.
+    """
     number = np.zeros(most + 1, np.int32)
-    count = 0
+    count, runs = 0, 0
     for r in range(out.shape[0]):
+        out_first[r] = runs
         for i in range(first[r * step], first[r * step + 1]):
             begin, end = (start[i] + step - 1) // step, (stop[i] + step - 1) // step
             if begin == end or blob[i] < 0 or only[blob[i]] == NONE:
@@ -243,12 +250,29 @@ def _number(
                 mine = number[before]
                 for c in range(begin, end):
                     out[r, c] = mine
+                runs = _note(mine, begin, end, out_first[r], out_runs, runs)
                 continue
             for c in range(begin, end):
                 label = out[r, c]
                 if label != before:
+                    runs = _note(mine, begin, c, out_first[r], out_runs, runs)
                     if label and not number[label]:
                         count += 1
                         number[label] = count
-                    before, mine = label, number[label]
+                    before, mine, begin = label, number[label], c
                 out[r, c] = mine
+            runs = _note(mine, begin, end, out_first[r], out_runs, runs)
+    out_first[out.shape[0]] = runs
+    return runs, count
+
+
+@kernel
+def _note(mine: int, begin: int, end: int, first: int, runs: Array, count: int) -> int:
+    """Add a run unless it is background, or make the last longer; how many there are now."""
+    if not mine:
+        return count
+    if count > first and runs[1, count - 1] == begin and runs[2, count - 1] == mine:
+        runs[1, count - 1] = end  # a gap that fell between the rows and columns that are kept
+        return count
+    runs[0, count], runs[1, count], runs[2, count] = begin, end, mine
+    return count + 1

@@ -22,6 +22,7 @@ from app.nuclei.instances import describe, tidy
 from app.nuclei.jit import HAVE_NUMBA, fit_for_kernel
 from app.nuclei.landscape import survey
 from app.nuclei.markers import clean
+from app.nuclei.runs import Found
 from app.nuclei.taxonomy import CLASSES
 from app.nuclei.types import Float32, Int32
 
@@ -139,11 +140,18 @@ def separate(np_prob: npt.NDArray[np.floating], hv: npt.NDArray[np.floating], po
     Raises:
         ValueError: if the maps differ in size.
     """
+    return separated(np_prob, hv, point)[0]
+
+
+def separated(
+    np_prob: npt.NDArray[np.floating], hv: npt.NDArray[np.floating], point: OperatingPoint
+) -> tuple[Int32, Found | None]:
+    """As `separate`, with the map's runs, which `instances.tidied` need not look for then."""
     if np_prob.ndim != 2 or hv.shape != (*np_prob.shape, 2):
         raise ValueError(f"maps of different size: np, hv are {np_prob.shape} and {hv.shape}")
     if not np_prob.size:
-        return np.zeros(np_prob.shape, np.int32)
-    return _separate(fit_for_kernel(np_prob, np.float32), fit_for_kernel(hv, np.float32), point)
+        return np.zeros(np_prob.shape, np.int32), None
+    return _separated(fit_for_kernel(np_prob, np.float32), fit_for_kernel(hv, np.float32), point)
 
 
 def warm_up() -> None:
@@ -162,7 +170,9 @@ def warm_up() -> None:
         describe(tidy(labels)[0], type_prob)
 
 
-def _separate(np_prob: Float32, hv: Float32, point: OperatingPoint, compiled: bool = HAVE_NUMBA) -> Int32:
+def _separated(
+    np_prob: Float32, hv: Float32, point: OperatingPoint, compiled: bool = HAVE_NUMBA
+) -> tuple[Int32, Found | None]:
     terrain = survey(
         np_prob,
         hv,

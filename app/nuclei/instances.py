@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from app.nuclei.jit import HAVE_NUMBA, fit_for_kernel
 from app.nuclei.rings import simplify, trace, trace_runs
-from app.nuclei.runs import LabelRuns, label_runs
+from app.nuclei.runs import Found, label_runs
 from app.nuclei.tally import conclude, tally
 from app.nuclei.tidying import tidied, tidy
 from app.nuclei.types import Float32, Float64, Int32, Int64, Nuclei, UInt8
@@ -44,7 +44,7 @@ def describe(
     type_prob: npt.NDArray[np.floating],
     scale: tuple[float, float] = (1.0, 1.0),
     compiled: bool = HAVE_NUMBA,
-    runs: tuple[LabelRuns, int] | None = None,
+    runs: Found | None = None,
 ) -> Nuclei:
     """Table of the nuclei of one label map.
 
@@ -76,7 +76,7 @@ def describe(
 
 
 def _columns_compiled(
-    labels: Int32, found: tuple[LabelRuns, int], type_prob: npt.NDArray[np.floating], scale: tuple[float, float]
+    labels: Int32, found: Found, type_prob: npt.NDArray[np.floating], scale: tuple[float, float]
 ) -> Nuclei:
     runs, count = found
     classes = type_prob.shape[2]

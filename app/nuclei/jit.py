@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 try:
     import numba
+    from llvmlite import ir
     from numba import types
+    from numba.core import cgutils
     from numba.extending import intrinsic
 
     HAVE_NUMBA = True
@@ -34,6 +36,10 @@ _STAMP = hashlib.sha256(b"".join(Path(__file__).with_stem(stem).read_bytes() for
 
 def fit_for_kernel(array: npt.NDArray[Any], dtype: type[np.generic]) -> Array:
     """The array, or a copy of the one kind that kernels are compiled for: C-contiguous, writeable, of this dtype."""
+    if type(array) is np.ndarray and array.dtype == dtype:  # np.require takes its time to find that nothing is to do
+        flags = array.flags
+        if flags.c_contiguous and flags.writeable:
+            return array
     return np.require(array, dtype, ["C", "W"])
 
 
@@ -69,3 +75,24 @@ def _lowest_bit(word: Any) -> int:
 
 lowest_bit: Any = intrinsic(_count_zeros) if HAVE_NUMBA else _lowest_bit
 """Index, int64, of the lowest set bit of a uint64 that has one; in kernels one instruction of the machine."""
+
+
+def _fetch(_context: Any, array: Any, _index: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
+        builder.call(hint, [place, number(0), number(3), number(1)])  # to read, often, data
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), build
+
+
+def _leave(_array: Array, _index: int) -> None:
+    return None
+
+
+prefetch: Any = intrinsic(_fetch) if HAVE_NUMBA else _leave
+"""Bring the element of a flat C-contiguous array near, with its neighbours in 64 bytes, without waiting for it."""

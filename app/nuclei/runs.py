@@ -128,7 +128,16 @@ class LabelRuns(NamedTuple):
     label: Int32
 
 
-def label_runs(labels: Int32) -> tuple[LabelRuns, int]:
+Found = tuple[LabelRuns, int]
+"""The runs of a map, and its largest label, 0 if there is none."""
+
+
+def room_for_label_runs(height: int, width: int) -> tuple[Int32, Int32]:
+    """What the runs of an (h, w) map are written to: `first`, and the other columns of `LabelRuns` as (3, most)."""
+    return borrow("first run", (height + 1,), np.int32), borrow("runs of labels", (3, height * width + 1), np.int32)
+
+
+def label_runs(labels: Int32) -> Found:
     """Runs of an (h, w) int32 map, C-contiguous, and the largest label, 0 if there is none.
 
     Raises:
@@ -137,8 +146,7 @@ def label_runs(labels: Int32) -> tuple[LabelRuns, int]:
     if not labels.size:
         none = np.zeros(0, np.int32)
         return LabelRuns(np.zeros(len(labels) + 1, np.int32), none, none, none), 0
-    first = borrow("first run", (len(labels) + 1,), np.int32)
-    room = borrow("runs of labels", (3, labels.size + 1), np.int32)
+    first, room = room_for_label_runs(*labels.shape)
     count, lowest, highest = _find_label_runs(labels, first, *room)
     if lowest < 0:
         raise ValueError("a label map has numbers from 0, got a negative one")

@@ -127,9 +127,10 @@ class Segmenter:
         """
         manifest = self.artifact.manifest
         with self.separating(), self._timed("postprocess"):
-            labels, type_prob = hover.separate(maps.np_prob, maps.hv, manifest.postprocess), maps.type_prob
+            labels, found = hover.separated(maps.np_prob, maps.hv, manifest.postprocess)
+            type_prob = maps.type_prob
             del maps  # of a large image the offsets are much memory
-            grid, repaired, dropped, runs = instances.tidied(labels)
+            grid, repaired, dropped, runs = instances.tidied(labels, runs=found)
             calibrate(type_prob, grid > 0, manifest.temperature)
             nuclei = instances.describe(grid, type_prob, step, runs=runs)
             height, width = (max(1, round(n * s)) for n, s in zip(grid.shape, step[::-1], strict=True))

@@ -40,8 +40,9 @@ def filter_rows(
     phase = np.empty((2, across.shape[1] // phases), np.float32)
     across[rows:] = 0
     down[rows:] = 0
+    pairs = hv.reshape(-1)
     for r in range(rows):
-        _part(hv, r, cols, inside_a, inside_d)
+        _part(pairs, r, cols, inside_a, inside_d)
         _widen(inside_a, low_a, high_a)
         _widen(inside_d, low_d, high_d)
         _filter_row(line_a, start, across_weight, first, last, phases, phase, across, r)
@@ -50,11 +51,12 @@ def filter_rows(
 
 
 @kernel
-def _part(hv: Array, r: int, cols: int, line_a: Array, line_d: Array) -> None:
-    row = hv[r]
+def _part(pairs: Array, r: int, cols: int, line_a: Array, line_d: Array) -> None:
+    """Tell the channels of a row apart; of a flat array, whose steps are known when this is compiled to vectors."""
+    row = pairs[2 * cols * r : 2 * cols * (r + 1)]
     for c in range(cols):
-        line_a[c] = row[c, 0]
-        line_d[c] = row[c, 1]
+        line_a[c] = row[2 * c]
+        line_d[c] = row[2 * c + 1]
 
 
 @kernel

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from app.nuclei.flood import in_reading_order
 from app.nuclei.jit import HAVE_NUMBA, Array, fit_for_kernel, kernel
-from app.nuclei.runs import LabelRuns, join, label_runs
+from app.nuclei.runs import Found, join, label_runs
 from app.nuclei.scratch import borrow
 from app.nuclei.types import Int32
 
@@ -32,7 +32,7 @@ class Tidied(NamedTuple):
     instance_map: Int32
     repaired: int
     dropped: int
-    runs: tuple[LabelRuns, int] | None = None
+    runs: Found | None = None
 
 
 def tidy(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> tuple[Int32, int, int]:
@@ -54,8 +54,8 @@ def tidy(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> t
     return tidied(labels, compiled)[:3]
 
 
-def tidied(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) -> Tidied:
-    """As `tidy`, with the runs, which `describe` need not look for then."""
+def tidied(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA, runs: Found | None = None) -> Tidied:
+    """As `tidy`, given an int32 map's runs if they are known, and with those that `describe` need not look for then."""
     if labels.ndim != 2:
         raise ValueError(f"a label map is (H, W), got {labels.shape}")
     if not labels.size:
@@ -64,8 +64,8 @@ def tidied(labels: npt.NDArray[np.integer[Any]], compiled: bool = HAVE_NUMBA) ->
         if labels.min() < 0:
             raise ValueError("a label map has numbers from 0, got a negative one")
         labels = labels.astype(np.int32) if labels.max() <= labels.size else in_reading_order(labels.astype(np.int64))
-    work = _tidy_compiled if compiled else _tidy_scipy
-    return work(fit_for_kernel(labels, np.int32))
+    fit = fit_for_kernel(labels, np.int32)
+    return _tidy_compiled(fit, runs) if compiled else _tidy_scipy(fit)
 
 
 def _tidy_scipy(labels: Int32) -> Tidied:
@@ -96,8 +96,8 @@ def _tidy_scipy(labels: Int32) -> Tidied:
     return Tidied(in_reading_order(out), int(mended[survivors].sum()), present - len(survivors))
 
 
-def _tidy_compiled(labels: Int32) -> Tidied:
-    runs, most = label_runs(labels)
+def _tidy_compiled(labels: Int32, found: Found | None) -> Tidied:
+    runs, most = found or label_runs(labels)
     if most > labels.size:  # too large for a table by number
         labels = in_reading_order(labels)
         runs, most = label_runs(labels)

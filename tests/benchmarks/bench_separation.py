@@ -26,7 +26,7 @@ import numpy as np
 from app.nuclei import hover, landscape, markers, metrics
 from app.nuclei.flood import flood
 from app.nuclei.hover import NATIVE, PAPER, OperatingPoint
-from app.nuclei.instances import describe, tidied, tidy
+from app.nuclei.instances import describe, tidied
 from app.nuclei.rings import trace
 from app.nuclei.types import HoverMaps, Nuclei
 from tests.benchmarks import plain
@@ -64,7 +64,8 @@ def mosaic(tiles: list[HoverMaps], size: int, first: int = 0) -> HoverMaps:
 
 def karyon(maps: HoverMaps, point: OperatingPoint) -> Nuclei:
     """Maps in, typed nuclei with contours out."""
-    tidy_map = tidied(hover.separate(maps.np_prob, maps.hv, point))
+    labels, found = hover.separated(maps.np_prob, maps.hv, point)
+    tidy_map = tidied(labels, runs=found)
     return describe(tidy_map.instance_map, maps.type_prob, runs=tidy_map.runs)
 
 
@@ -107,11 +108,11 @@ def stages(maps: HoverMaps, point: OperatingPoint, repeat: int) -> dict[str, flo
         lap("mask, Sobel, energy")
         seeds = markers.clean(terrain.inner, point.opening_shape, point.opening_size, True)
         lap("fill, open")
-        labels = flood(terrain.mask, seeds, terrain.energy, step=point.enlarge, **limits, compiled=True)
+        labels, found = flood(terrain.mask, seeds, terrain.energy, step=point.enlarge, **limits, compiled=True)
         lap("label, flood")
-        labels = tidy(labels)[0]
+        labels, _, _, found = tidied(labels, runs=found)
         lap("tidy")
-        describe(labels, maps.type_prob)
+        describe(labels, maps.type_prob, runs=found)
         lap("statistics, votes, contours")
         trace(labels, int(labels.max(initial=0)))
         lap("  of that contours")

@@ -17,7 +17,9 @@ from app.nuclei import hover
 from app.nuclei.errors import ArtifactInvalid
 from app.nuclei.hover import NATIVE, PAPER, OperatingPoint, separate
 from app.nuclei.instances import describe, tidy
+from app.nuclei.jit import HAVE_NUMBA
 from app.nuclei.metrics import panoptic
+from app.nuclei.runs import label_runs
 from app.nuclei.targets import hv_targets
 from app.nuclei.types import Float32, Int32
 from tests.conftest import PROJECT
@@ -77,7 +79,7 @@ def test_paper_mode_scores_as_the_authors_do_against_truth(golden_root, name):
 def test_kernels_and_libraries_agree_to_the_pixel_on_real_maps(golden_root, name, point):
     pair = golden_pair(golden_root, name)
     maps = pair["np_prob"].astype(np.float32), pair["hv"].astype(np.float32)
-    np.testing.assert_array_equal(hover._separate(*maps, point, True), hover._separate(*maps, point, False))
+    np.testing.assert_array_equal(hover._separated(*maps, point, True)[0], hover._separated(*maps, point, False)[0])
 
 
 @POINTS
@@ -85,7 +87,7 @@ def test_kernels_and_libraries_agree_to_the_pixel_on_real_maps(golden_root, name
 @given(height=st.integers(1, 70), width=st.integers(1, 70), seed=st.integers(0, 999), levels=st.sampled_from([3, 1000]))
 def test_kernels_and_libraries_agree_on_random_maps(point, height, width, seed, levels):
     maps = [np.round(m * levels) / np.float32(levels) for m in random_maps(height, width, seed)]
-    np.testing.assert_array_equal(hover._separate(*maps, point, True), hover._separate(*maps, point, False))
+    np.testing.assert_array_equal(hover._separated(*maps, point, True)[0], hover._separated(*maps, point, False)[0])
 
 
 @POINTS
@@ -202,10 +204,23 @@ def test_a_flood_shares_a_plateau_first_in_first_out():
     mask, markers = np.ones((3, 9), np.uint8), np.zeros((3, 9), np.uint8)
     markers[1, [0, 8]] = 1
     for compiled in (True, False):
-        out = flood(
+        out, _ = flood(
             mask, markers, np.zeros((3, 9), np.uint16), step=1, smallest_marker=1, smallest_object=1, compiled=compiled
         )
         np.testing.assert_array_equal(out[1], [2, 2, 2, 2, 2, 1, 1, 1, 1] if out[0, 8] == 1 else [1] * 5 + [2] * 4)
+
+
+@pytest.mark.skipif(not HAVE_NUMBA, reason="numba is not installed")
+@POINTS
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 140), seed=st.integers(0, 999))
+def test_the_runs_that_come_with_a_map_are_those_one_finds_in_it(point, height, width, seed):
+    labels, found = hover.separated(*random_maps(height, width, seed), point)
+    handed, most = [column.copy() for column in found[0]], found[1]
+    sought, largest = label_runs(labels)
+    assert most == largest == labels.max()
+    for one, other in zip(handed, sought, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @POINTS
