@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.parser import text_string_to_metric_families
 
 from app.api.observing import refresh
 from app.serving.card import CardMemory
 from app.telemetry import Metrics
+from tests.api.exposition import samples
 from tests.drawn import InkEngine
 
 pytestmark = pytest.mark.anyio
@@ -99,14 +99,6 @@ def test_names_and_labels_are_the_published_ones(kind, published):
 @pytest.mark.parametrize("name", HISTOGRAMS)
 def test_buckets_are_the_published_ones(name):
     assert tuple(own_metrics()[name]._kwargs["buckets"]) == HISTOGRAMS[name][1]
-
-
-async def samples(service) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-    for family in text_string_to_metric_families((await service.http.get("/metrics")).text):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-    return found
 
 
 async def test_every_metric_that_rules_name_is_exported(service, png):

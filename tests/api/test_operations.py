@@ -10,11 +10,11 @@ import threading
 from html import unescape
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from app.api.explained import QC_CODES
 from app.nuclei import qc
 from app.telemetry import JsonLines
+from tests.api.exposition import samples
 
 pytestmark = pytest.mark.anyio
 PROBES = ("startup", "ready", "live")
@@ -99,14 +99,6 @@ async def test_the_callers_request_id_is_kept_if_it_is_sane(service, png):
     replaced = await service.http.get("/healthz/live", headers={"X-Request-Id": "<script>" * 20})
     assert kept.headers["x-request-id"] == "case-7.tile_3"
     assert re.fullmatch(r"[0-9a-f]{32}", replaced.headers["x-request-id"])
-
-
-async def samples(service) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-    for family in text_string_to_metric_families((await service.http.get("/metrics")).text):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-    return found
 
 
 async def test_requests_are_counted_by_what_became_of_them(service, png):

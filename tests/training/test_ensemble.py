@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,6 @@ from training.distributed import Team
 from training.train import Paused
 
 ALONE = Team(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lizard(tmp_path_factory.mktemp("lizard"), [f"glas_{i}" for i in range(6)])
 
 
 def _tiny(config: RunConfig) -> RunConfig:

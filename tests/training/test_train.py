@@ -6,7 +6,6 @@ import contextlib
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,6 @@ from training.data.crops import GridCrops
 from training.profiling import profile
 from training.state import State
 from training.train import Diverged, learning_rate, train
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lizard(tmp_path_factory.mktemp("lizard"), [f"glas_{i}" for i in range(6)])
 
 
 def _config(epochs: int = 2, **recipe: object) -> RunConfig:
