@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ def _take_bytes(connection: Connection, cursor: Any, *_: object) -> None:
         cursor.format = type(cursor.format)(1)  # psycopg's pq.Format.BINARY
 
 
-def _prepare_sqlite(connection: Any, _: object) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver's guess
     for pragma in (
         "auto_vacuum=INCREMENTAL",  # before WAL creates the file; deleted slides give their room back
@@ -156,7 +157,24 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
         "foreign_keys=ON",
         "temp_store=MEMORY",
     ):
-        connection.execute(f"PRAGMA {pragma}").close()
+        _patiently(connection, f"PRAGMA {pragma}")
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Run it, waiting for others as long as a writer does.
+
+    Two connections that turn a new file to WAL at the same moment would wait for each other, so SQLite says at once
+    that it is busy and leaves the waiting to us (https://sqlite.org/c3ref/busy_handler.html).
+    """
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute(statement).close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != _SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -35,3 +38,17 @@ def test_replicas_that_start_together_take_turns(url):
     assert head == tuple(ScriptDirectory(str(MIGRATIONS)).get_heads())
     for each in opened:
         each.close()
+
+
+def test_a_new_file_that_somebody_writes_is_waited_for(tmp_path):
+    file = tmp_path / "new.sqlite"
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE theirs (id INTEGER)")
+        other.execute("BEGIN IMMEDIATE")  # who wants to turn the file to WAL meanwhile is told at once that it is busy
+        ends = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+        ends.start()
+        opened = Database.open(f"sqlite:///{file}")
+        ends.join()
+    with opened.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    opened.close()
