@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
@@ -41,6 +42,7 @@ from app.serving.enrolment import Enrolment
 from app.serving.lifecycle import Lifecycle, State
 from app.serving.liveness import HANG_S, TICK_S, Vitals, Watchdog
 from app.serving.models import Models, Resident
+from app.serving.postprocess import AVAILABLE, Postprocess, Processes, Threads
 from app.serving.rules import Rules
 from app.serving.runner import Runner
 from app.serving.slots import Slots
@@ -127,7 +129,8 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
     enrolment = Enrolment(runner, Shelf(cache_folder(settings)), settings.calibration_s, threads)
     load = partial(load_artifact, store=settings.model_store)
     models, slots = Models(load, opened, settings.models_in_memory, enrolment.enrol), Slots(threads)
-    lifecycle, analysts = Lifecycle(), Analysts(settings, models, runner, slots, metrics)
+    postprocess = _postprocess(settings, threads, metrics)
+    lifecycle, analysts = Lifecycle(), Analysts(settings, models, runner, slots, postprocess, metrics)
     # All in the room are served side by side: each has a thread, which waits for the device most of the time.
     room = WaitingRoom(settings.waiting_room, settings.waiting_room)
     return Services(
@@ -144,10 +147,18 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
             WorkClass.BULK: Workers(settings.bulk_at_once, lambda seconds: None),
         },
         slots=slots,
+        postprocess=postprocess,
         decoders=CapacityLimiter(threads),
         slides=SlideServices(settings, analysts, lambda: lifecycle.state is State.READY),
         cache=ResultCache(settings.cache_bytes),
     )
+
+
+def _postprocess(settings: Settings, threads: int, metrics: Metrics) -> Postprocess:
+    count = threads if settings.postprocess_workers is None else settings.postprocess_workers
+    if not (count and AVAILABLE):
+        return Threads()
+    return Processes(min(count, threads), lambda reason: metrics.worker_restarts.labels(reason).inc())
 
 
 @asynccontextmanager
@@ -185,7 +196,10 @@ def bring_up(services: Services) -> Resident:
     """Load, prove and measure the default model, and take a tile through all that it needs."""
     reference = services.settings.model
     log("loading", model=reference)
-    resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
+    with ThreadPoolExecutor(1) as beside:
+        workers = beside.submit(services.postprocess.start)
+        resident = services.models.load(reference, lambda phase, s: services.metrics.load_seconds.labels(phase).set(s))
+        workers.result()
     if services.settings.hang_s is None:
         services.vitals.least_hang_s = HANG_S.get(resident.engine.device, HANG_S["cpu"])
     services.warm(resident)

@@ -115,6 +115,14 @@ class Settings(BaseSettings):
     viewport_nuclei: int = Field(10_000, ge=1, description="nuclei that one request for a viewport may have")
     bulk_at_once: int = Field(32, ge=1, le=1024, description="images of bulk requests that are in work at once")
 
+    postprocess_workers: int | None = Field(
+        None,
+        ge=0,
+        le=1024,
+        description="processes that separate nuclei, at most as many as threads; unset: as many; 0: none, a crash in "
+        "native code then ends the service",
+    )
+
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")
     max_pixels: int = Field(
         25_000_000,

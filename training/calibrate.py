@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from app.nuclei import hover, instances
 from app.nuclei.hover import OperatingPoint
-from app.nuclei.segmenter import calibrated
+from app.nuclei.separation import calibrated
 from app.nuclei.types import Float64, HoverMaps, Int32, Int64
 from training.data.sample import Sample
 from training.matching import met

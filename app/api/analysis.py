@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from app.nuclei import qc, tiling
 from app.nuclei.artifact import Artifact, Manifest
 from app.nuclei.errors import Abandoned, InferenceFailed, InvalidParameter, Refusal
 from app.nuclei.segmenter import SAME_SCALE, Segmenter
+from app.nuclei.separation import HERE, Separator
 from app.nuclei.types import Engine, Mpp, MppSource, Profile, Segmentation
 
 PATCHES_AT_ONCE = 16  # of 512 x 512 their maps take 168 MB
@@ -127,7 +127,7 @@ class Analysis:
         limits: what images may be.
         observe: told the seconds of each stage.
         revision: of the running code.
-        separating: see `Segmenter`.
+        separator: see `Segmenter`.
     """
 
     artifact: Artifact
@@ -135,7 +135,7 @@ class Analysis:
     limits: Limits
     observe: Callable[[str, float], None]
     revision: str = "unknown"
-    separating: Callable[[], AbstractContextManager[object]] = nullcontext
+    separator: Separator = HERE
 
     def run(self, image: DecodedImage, mpp: Mpp | None, profile: Profile | None, request_id: str) -> Result:
         """Find the nuclei of an image.
@@ -147,7 +147,7 @@ class Analysis:
         height, width = image.pixels.shape[:2]
         check_grid(self.artifact.manifest, height, width, mpp, self.limits)
         try:
-            segmenter = Segmenter(self.artifact, self.engine, self.observe, PATCHES_AT_ONCE, self.separating)
+            segmenter = Segmenter(self.artifact, self.engine, self.observe, PATCHES_AT_ONCE, self.separator)
             segmentation = segmenter.segment(image.pixels, mpp, profile)
         except (Refusal, Abandoned):
             raise

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from app.api.analysis import PATCHES_AT_ONCE, Analysis, Limits
 from app.nuclei.errors import Conflict
 from app.nuclei.segmenter import Segmenter
 from app.nuclei.types import Profile
 from app.serving.models import Models, Resident
+from app.serving.postprocess import Postprocess, Turn
 from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
 from app.serving.slots import Slots
@@ -36,6 +36,7 @@ class Analysts:
         models: in memory, and in the store.
         runner: of the device.
         slots: bound how many windows and images are separated at once.
+        postprocess: separates them.
         metrics: count the seconds of each stage.
     """
 
@@ -43,6 +44,7 @@ class Analysts:
     models: Models
     runner: Runner
     slots: Slots
+    postprocess: Postprocess
     metrics: Metrics
 
     def __call__(self, job: Job, slide: Slide) -> Analyst:
@@ -105,13 +107,14 @@ class _Tickets:
             ticket.cancelled = self._over.is_set()
             self._tickets[id(ticket)] = ticket
         engine = QueuedEngine(means.runner, self.resident, ticket)
+        turn = Turn(means.postprocess, means.slots, WorkClass.BULK)
         try:
             yield Segmenter(
                 self.resident.artifact,
                 engine,
-                record.observe,
+                turn.observing(record.observe),
                 PATCHES_AT_ONCE,
-                partial(means.slots.slot, WorkClass.BULK),
+                turn,
             )
         finally:
             with self._lock:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -20,7 +19,6 @@ from app.api.slideservices import SlideServices
 from app.api.uploads import image_bytes
 from app.api.urgency import Urgency
 from app.api.waiting import timed
-from app.nuclei import hover
 from app.nuclei.artifact import prove
 from app.nuclei.errors import InferenceFailed
 from app.nuclei.segmenter import Segmenter
@@ -32,6 +30,7 @@ from app.serving.lifecycle import Lifecycle, State
 from app.serving.liveness import Vitals
 from app.serving.memory import give_back
 from app.serving.models import Models, Resident
+from app.serving.postprocess import Postprocess, Turn
 from app.serving.queued import QueuedEngine
 from app.serving.runner import Runner
 from app.serving.slots import Slots
@@ -85,6 +84,7 @@ class Services:
     vitals: Vitals
     workers: Mapping[WorkClass, Workers]
     slots: Slots
+    postprocess: Postprocess
     decoders: CapacityLimiter
     slides: SlideServices
     cache: ResultCache = field(default_factory=partial(ResultCache, 0))
@@ -198,7 +198,6 @@ class Services:
         Raises:
             ArtifactDrift: the queue and the device's thread do not give the golden maps.
         """
-        hover.warm_up()  # also of kernels that no golden patch needs, such as for nuclei with holes
         record = Record("warm-up")
         ticket = Ticket("warm-up", WorkClass.INTERACTIVE, self.runner.clock() + LONG_S)
         prove(QueuedEngine(self.runner, resident, ticket), resident.artifact)
@@ -220,10 +219,11 @@ class Services:
         self.runner.close()
         for workers in self.workers.values():
             workers.close()
+        self.postprocess.close()
 
     def _analysis(self, resident: Resident, ticket: Ticket, record: Record) -> Analysis:
         engine = QueuedEngine(self.runner, resident, ticket)
-        separating = partial(self._separating, ticket.work_class, record)
+        turn = Turn(self.postprocess, self.slots, ticket.work_class)
 
         def observe(stage: str, seconds: float) -> None:
             if stage == "infer":  # its patches were queued meanwhile
@@ -231,14 +231,7 @@ class Services:
                 seconds -= ticket.waited_s
             record.observe(stage, seconds)
 
-        return Analysis(resident.artifact, engine, self.limits, observe, self.settings.revision, separating)
-
-    @contextmanager
-    def _separating(self, work_class: WorkClass, record: Record) -> Iterator[None]:
-        began = time.perf_counter()
-        with self.slots.slot(work_class):
-            record.observe("slot_wait", time.perf_counter() - began)
-            yield
+        return Analysis(resident.artifact, engine, self.limits, turn.observing(observe), self.settings.revision, turn)
 
     def _count(self, result: Result, record: Record) -> None:
         record.bucket, record.nuclei = result.bucket, len(result.segmentation.nuclei)

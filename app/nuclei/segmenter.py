@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from app.nuclei import hover, instances, qc, tiling, views
+from app.nuclei import qc, tiling, views
 from app.nuclei.artifact import Artifact
 from app.nuclei.engine import CUDA, OnnxEngine
 from app.nuclei.errors import InferenceFailed, InvalidImage, InvalidParameter
-from app.nuclei.types import Engine, Float32, HoverMaps, Mpp, Profile, Segmentation, UInt8
+from app.nuclei.separation import HERE, Method, Separator
+from app.nuclei.types import Engine, HoverMaps, Mpp, Profile, Segmentation, UInt8
 
-Bool = npt.NDArray[np.bool_]
-BAND = 256  # rows that are calibrated at a time
 SAME_SCALE = 0.02
 """An image within 2 % of the model's mpp is not resampled: that would blur more than the scale is off."""
 
@@ -36,14 +34,14 @@ class Segmenter:
         engine: patches in, maps out; by default the model's own sessions on the CPU.
         observe: told each stage's name and seconds: resample, infer, aggregate, postprocess.
         batch: most patches handed to the engine at once.
-        separating: entered while nuclei are separated and described; a service bounds how many images are at once.
+        separator: makes nuclei of maps; a service does it in processes of their own, a few images at once.
     """
 
     artifact: Artifact
     engine: Engine = field(default=None)  # type: ignore[assignment]
     observe: Callable[[str, float], None] = _ignore
     batch: int = 4
-    separating: Callable[[], AbstractContextManager[object]] = nullcontext
+    separator: Separator = HERE
 
     def __post_init__(self) -> None:
         if self.engine is None:
@@ -95,7 +93,7 @@ class Segmenter:
         plan = plan or tiling.plan(image.shape[0], image.shape[1], manifest.patch_sizes, manifest.margin)
         chosen = manifest.views(profile)
         patches = list(plan.cut(image))  # views of the image, not copies
-        mosaic, began, inferring = tiling.Mosaic(plan), time.perf_counter(), 0.0
+        mosaic, began, inferring = tiling.Mosaic(plan, self.separator.blank), time.perf_counter(), 0.0
         seen = [i for i in range(len(patches)) if wanted is None or wanted[i]]
         for first in range(0, len(seen), self.batch):
             group, asked = seen[first : first + self.batch], time.perf_counter()
@@ -118,26 +116,33 @@ class Segmenter:
     ) -> Segmentation:
         """What the maps of an image say: its nuclei, separated and described, and the technical check.
 
+        The maps are used up.
+
         Args:
             image: (H, W, 3) uint8 RGB, at the caller's scale or at that of the maps.
-            maps: (h, w), at the model's mpp; the class probabilities of nuclei are calibrated in place.
+            maps: (h, w), at the model's mpp.
             mpp: of the caller's image.
             step: (x, y), pixels of the caller's image per pixel of the maps.
             profile: whose views were averaged.
         """
         manifest = self.artifact.manifest
-        with self.separating(), self._timed("postprocess"):
-            labels, found = hover.separated(maps.np_prob, maps.hv, manifest.postprocess)
-            type_prob = maps.type_prob
-            del maps  # of a large image the offsets are much memory
-            grid, repaired, dropped, runs = instances.tidied(labels, runs=found)
-            calibrate(type_prob, grid > 0, manifest.temperature)
-            nuclei = instances.describe(grid, type_prob, step, runs=runs)
-            height, width = (max(1, round(n * s)) for n, s in zip(grid.shape, step[::-1], strict=True))
+        with self._timed("postprocess"):
+            found = self.separator.separate(maps, Method(manifest.postprocess, manifest.temperature, step))
+            del maps  # of a large image they are much memory
+            height, width = (max(1, round(n * s)) for n, s in zip(found.grid.shape, step[::-1], strict=True))
             shown = (width / image.shape[1], height / image.shape[0])
-            report = qc.assess(image, len(nuclei), replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]))
+            report = qc.assess(image, len(found.nuclei), replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]))
         return Segmentation(
-            grid, nuclei, height, width, mpp, manifest.mpp, profile, report, repaired=repaired, dropped=dropped
+            found.grid,
+            found.nuclei,
+            height,
+            width,
+            mpp,
+            manifest.mpp,
+            profile,
+            report,
+            repaired=found.repaired,
+            dropped=found.dropped,
         )
 
     def _mpp(self, mpp: float | Mpp | None) -> Mpp:
@@ -184,29 +189,3 @@ def finite(maps: HoverMaps) -> HoverMaps:
     if not all(np.isfinite(m.sum()) for m in (maps.np_prob, maps.hv, maps.type_prob)):
         raise InferenceFailed("the model gave maps that are not finite")
     return maps
-
-
-def calibrated(type_prob: Float32, where: Bool, temperature: float) -> Float32:
-    """As `calibrate`, in a copy, or the array itself at temperature 1."""
-    if temperature == 1:
-        return type_prob
-    result = type_prob.copy()
-    calibrate(result, where, temperature)
-    return result
-
-
-def calibrate(type_prob: Float32, where: Bool, temperature: float) -> None:
-    """Apply their temperature to class probabilities at some pixels, in place: of a large image they are most memory.
-
-    Args:
-        type_prob: (H, W, C), sums to 1 over C.
-        where: (H, W).
-        temperature: above 1 says less sure, below 1 surer; arg-max stays.
-    """
-    if temperature == 1:
-        return
-    for top in range(0, len(type_prob), BAND):
-        band, here = type_prob[top : top + BAND], where[top : top + BAND]
-        powered = band[here] ** np.float32(1 / temperature)
-        powered /= powered.sum(-1, keepdims=True)
-        band[here] = powered

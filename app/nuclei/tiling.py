@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from app.nuclei.types import HoverMaps, UInt8
+
+Blank = Callable[[int, int, int], HoverMaps]
 
 
 class Span(NamedTuple):
@@ -76,13 +78,15 @@ class Tiling:
 class Mosaic:
     """The maps of an image in the making: what was laid is copied, so that the patches' own maps need not be kept."""
 
-    def __init__(self, plan: Tiling) -> None:
+    def __init__(self, plan: Tiling, blank: Blank | None = None) -> None:
         """Nothing laid yet.
 
         Args:
             plan: where the patches were cut.
+            blank: makes the maps (height, width, channels) to be filled; fresh arrays if None.
         """
         self._plan = plan
+        self._blank = blank
         self._whole: HoverMaps | None = None
         self._laid = 0
 
@@ -95,10 +99,10 @@ class Mosaic:
         row, col = plan.rows[number // len(plan.cols)], plan.cols[number % len(plan.cols)]
         inside = np.s_[row.low - row.start : row.high - row.start, col.low - col.start : col.high - col.start]
         parts = maps.np_prob[inside], maps.hv[inside], maps.type_prob[inside]
-        if len(plan) == 1:
+        if len(plan) == 1 and self._blank is None:
             self._whole = HoverMaps(*parts[:2], parts[2].copy())
             return
-        self._whole = self._whole or self._blank(maps)
+        self._whole = self._whole or (self._blank or blank)(plan.height, plan.width, maps.type_prob.shape[-1])
         for target, part in zip((self._whole.np_prob, self._whole.hv, self._whole.type_prob), parts, strict=True):
             target[row.low : row.high, col.low : col.high] = part
 
@@ -113,10 +117,15 @@ class Mosaic:
             raise ValueError(f"{self._laid} patches for a tiling of {len(self._plan)}")
         return self._whole
 
-    def _blank(self, like: HoverMaps) -> HoverMaps:
-        size = (self._plan.height, self._plan.width)
-        shapes = size, (*size, 2), (*size, like.type_prob.shape[-1])
-        return HoverMaps(*(np.empty(shape, np.float32) for shape in shapes))
+
+def blank(height: int, width: int, channels: int) -> HoverMaps:
+    """Maps (H, W) of arbitrary content, to be filled.
+
+    Args:
+        height, width: H, W.
+        channels: of the class probabilities.
+    """
+    return HoverMaps(*(np.empty((height, width, *last), np.float32) for last in ((), (2,), (channels,))))
 
 
 def plan(height: int, width: int, patch_sizes: Sequence[int], margin: int) -> Tiling:

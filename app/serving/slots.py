@@ -1,10 +1,6 @@
 """Who separates nuclei now? A few at a time, those who wait at a screen first.
 
-Separation runs in the threads of the requests: its kernels release the GIL, so threads share the cores without copying
-maps between them. This bounds how many run at once. Worker processes over shared memory did a quarter more on two
-cores (252 tiles/s, not 199: `tests.benchmarks.bench_workers`), which is some 2 % of a request beside the network; they
-would cost a copy of every map, /dev/shm and memory per worker. The price of threads is that a crash of native code (a
-segmentation fault in OpenCV or in a compiled kernel) ends the whole service, not one tile: its supervisor restarts it.
+More at once than there are cores would take turns on them, and hold more memory.
 """
 
 from __future__ import annotations

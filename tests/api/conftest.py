@@ -96,6 +96,7 @@ def settings(store: Path) -> Settings:
         threads=1,
         device="cpu",
         calibration_s=0.0,
+        postprocess_workers=0,
         cache=store.parent / "cache",
         slide_folder=store.parent / "slides",
     )

@@ -1,4 +1,4 @@
-"""What is lost when callers hang up, and when the service is told to stop, both under load?
+"""What is lost when callers hang up, workers die and the service is told to stop, all under load?
 
     python -m tests.benchmarks.bench_faults [--rounds 5]
 
@@ -6,13 +6,18 @@
   while the drain lasts, and the process must end with status 0.
 * Callers whose sockets are killed while they wait: of their patches none runs but the one that is running. The
   service's own counters say so: patches that ran = patches answered + patches that were running or done already.
+* Worker processes that are killed (`kill -9`, any of them, twice a second) while four callers always want something:
+  no request may fail, and something must have been tried again.
 
-Worker processes that could be killed do not exist: separation runs in threads. Takes about a minute.
+Takes about a minute.
 """
 
 from __future__ import annotations
 
+import os
+import random
 import signal
+from contextlib import suppress
 
 import anyio
 
@@ -22,12 +27,14 @@ from app.bench.samples import NO_ANSWER, Answer, Sample
 from app.bench.server import TO_STOP_S, Server
 from app.bench.target import Target
 from tests.benchmarks.loading import MOST, counter, entry, options, real_tiles, report, service, warm
+from tests.workers import workers_of
 
 DRAIN_S = 5.0
 BEFORE_S, MARGIN_S = 4.0, 0.5
 AT_ONCE, KEPT = 20, 5
 HANG_UP_S = 0.3
 QUIET_S = 30.0
+KILLS, KILL_EVERY_S, CALLERS = 12, 0.5, 4
 
 
 async def stopping(server: Server, tiles: list[bytes]) -> list[Sample]:
@@ -83,6 +90,24 @@ async def one_round(target: Target) -> int:
     return sum(answer.status == 200 for answer in answers if answer.status != NO_ANSWER)
 
 
+async def killing(server: Server, tiles: list[bytes]) -> tuple[list[Sample], int]:
+    """Load while workers are killed; and how often one was found dead by the service."""
+    async with Target(server.address, tiles) as target, Target(server.address, tiles) as watcher:
+        await warm(target)
+
+        async def kill() -> None:
+            chance = random.Random(0)
+            for _ in range(KILLS):
+                await anyio.sleep(KILL_EVERY_S)
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(workers_of(server.process.pid)), signal.SIGKILL)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(kill)
+            samples = await closed_loop(target.segment, CALLERS, (KILLS + 2) * KILL_EVERY_S)
+        return samples, round(counter(await watcher.metrics(), "nuclei_worker_restarts_total", reason="crash"))
+
+
 async def settled(watcher: Target) -> str:
     """The counters once nothing is queued or running."""
     with anyio.fail_after(QUIET_S):
@@ -105,10 +130,14 @@ def main() -> None:
     print(f"{len(samples)} requests, {late} served on connections opened after SIGTERM; exit status {status}")
     with service() as server:
         ran, killed = anyio.run(hanging_up, server.address, tiles, own.rounds)
+        under_kills, crashes = anyio.run(killing, server, tiles)
+    lost = sum(not s.ok for s in under_kills)
+    print(f"{KILLS} workers killed, {crashes} of them noticed, during {len(under_kills)} requests")
     report(
         [
             entry("sigterm_failed", failed, "requests", 0, failed == 0 and status == 0 and late > 0),
             entry("killed_ran", ran, f"patches of {killed} callers who hung up", 0, ran <= 0 and killed > 0),
+            entry("worker_killed_failed", lost, "requests", 0, lost == 0 and crashes > 0),
         ]
     )
 

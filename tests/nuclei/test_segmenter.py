@@ -10,7 +10,7 @@ import pytest
 from app.nuclei import Segmenter, detection, hover, load_artifact, metrics
 from app.nuclei.artifact import Artifact
 from app.nuclei.errors import InferenceFailed, InvalidImage, InvalidParameter
-from app.nuclei.segmenter import calibrated
+from app.nuclei.separation import calibrated
 from app.nuclei.types import Engine, HoverMaps, Mpp, UInt8
 from tests.drawn import draw_tissue, label_ink
 
