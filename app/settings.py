@@ -132,7 +132,13 @@ class Settings(BaseSettings):
     )
     min_mpp: float = Field(0.1, gt=0, allow_inf_nan=False, description="finest scale accepted, um per pixel")
     max_mpp: float = Field(2.0, gt=0, allow_inf_nan=False, description="coarsest scale accepted, um per pixel")
-    waiting_room: int = Field(24, ge=1, description="requests held at once; the next one is told to come back")
+    waiting_room: int = Field(64, ge=1, description="requests held at once; the next one is told to come back")
+    longest_wait_s: float = Field(
+        1.5,
+        gt=0,
+        description="seconds of work that may be before an interactive request without a deadline of its own; with more "
+        "it is told to come back",
+    )
     max_batch_tiles: int = Field(512, ge=1, description="images that one request for a batch may have")
     max_queue_cost: float = Field(
         8192.0,

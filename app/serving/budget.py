@@ -83,6 +83,7 @@ class Budget:
         rules: Rules,
         jitter: Callable[[], float] = random.random,
         rate: float | None = None,
+        longest_wait_s: float = math.inf,
     ) -> None:
         """Nothing admitted.
 
@@ -93,6 +94,8 @@ class Budget:
             rules: weights of the classes.
             jitter: draws from 0..1.
             rate: cost per second that one tenant may have done in the long run, `per_tenant` at once; None: any.
+            longest_wait_s: for an interactive request whose caller named no deadline; who would wait longer for the
+                work before it is refused, as an answer that comes late helps nobody and delays the next one.
         """
         self._most = most
         self._per_tenant = per_tenant
@@ -100,6 +103,7 @@ class Budget:
         self._weights = {WorkClass.INTERACTIVE: rules.interactive_weight, WorkClass.BULK: rules.bulk_weight}
         self._slice_s = rules.bulk_slice_s
         self._jitter = jitter
+        self._longest_wait_s = longest_wait_s
         self._allowance = Allowance(rate, per_tenant)
         self._held: dict[WorkClass, float] = {}
         self._tenants: dict[str, float] = {}
@@ -117,12 +121,13 @@ class Budget:
         Raises:
             PayloadTooLarge: it is too much even for an idle replica.
             TenantQuota: the tenant holds too much already, or had too much done lately.
-            Overloaded: the queue is too long for its class.
+            Overloaded: the queue is too long for its class, or for somebody who waits.
             DeadlineUnattainable: it would not be done before the caller's deadline.
         """
         self._check(claim)
         now = self._pace.clock()
         self._check_deadline(claim, now)
+        self._check_wait(claim)
         patience = max(PATIENCE_S[claim.work_class], TIMES_THE_ESTIMATE * self._ahead_s(claim.work_class, claim.cost))
         deadline = now + patience if claim.deadline is None else claim.deadline
         reservation = Reservation(claim, deadline, lambda cost: self._hold(claim, -cost))
@@ -161,6 +166,13 @@ class Budget:
             f"even an idle service takes about {alone:.1f} s for this, which is past the deadline whenever it is sent; "
             f"with {math.ceil(estimate * 1000)} ms it would be answered now"
         )
+
+    def _check_wait(self, claim: Claim) -> None:
+        if claim.deadline is not None or claim.work_class is WorkClass.BULK:
+            return
+        wait_s = self.seconds(claim) - self._at_pace(claim.cost)
+        if wait_s > self._longest_wait_s:
+            raise Overloaded(f"{wait_s:.1f} s of work are before this", seconds_to_wait(wait_s, self._jitter))
 
     def _check(self, claim: Claim) -> None:
         room = self._most * SHARE[claim.work_class]

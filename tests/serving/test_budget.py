@@ -45,6 +45,39 @@ def test_bulk_finds_room_to_seventy_percent_and_a_person_behind_it():
     assert full.held == 0
 
 
+def test_who_would_wait_too_long_behind_its_own_work_is_told_when_that_is_done():
+    busy = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, longest_wait_s=1.5)
+    with busy.reserve(claim(15)), busy.reserve(claim(15)):  # 15 take 1.5 s
+        with pytest.raises(Overloaded, match=r"3\.0 s of work") as refusal, busy.reserve(claim(20)):
+            pass
+        assert refusal.value.retry_after_s == 3
+        with busy.reserve(claim(1)):  # requests take turns: two of its size are before it
+            pass
+
+
+def test_who_names_a_deadline_or_sends_bulk_work_waits_as_long_as_that_takes():
+    busy = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, longest_wait_s=1.5)
+    with busy.reserve(claim(20)), busy.reserve(claim(20, deadline=1010.0)), busy.reserve(claim(20, work_class=BULK)):
+        pass
+
+
+def test_a_tenant_does_not_wait_for_all_that_another_one_sent():
+    busy = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, longest_wait_s=1.5)
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(busy.reserve(claim(15)))
+        with pytest.raises(Overloaded), busy.reserve(claim(15)):
+            pass
+        with busy.reserve(claim(15, "b")):  # it and the other one take turns
+            pass
+
+
+def test_an_idle_service_takes_work_of_any_length():
+    idle = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, longest_wait_s=1.5)
+    with idle.reserve(claim(60)):
+        pass
+
+
 def test_a_tenant_over_its_quota_is_told_when_enough_of_its_work_is_done():
     busy = budget()
     with busy.reserve(claim(40)):
