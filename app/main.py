@@ -139,7 +139,14 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
         lifecycle=lifecycle,
         models=models,
         room=room,
-        budget=Budget(settings.max_queue_cost, settings.tenant_cost, runner, Rules(), rate=settings.tenant_rate, longest_wait_s=settings.longest_wait_s),
+        budget=Budget(
+            settings.max_queue_cost,
+            settings.tenant_cost,
+            runner,
+            Rules(),
+            rate=settings.tenant_rate,
+            longest_wait_s=settings.longest_wait_s,
+        ),
         runner=runner,
         vitals=Vitals(runner, settings.hang_s or HANG_S["cpu"]),
         workers={

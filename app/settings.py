@@ -136,8 +136,8 @@ class Settings(BaseSettings):
     longest_wait_s: float = Field(
         1.5,
         gt=0,
-        description="seconds of work that may be before an interactive request without a deadline of its own; with more "
-        "it is told to come back",
+        description="seconds of work that may be before an interactive request without a deadline of its own; with "
+        "more it is told to come back",
     )
     max_batch_tiles: int = Field(512, ge=1, description="images that one request for a batch may have")
     max_queue_cost: float = Field(

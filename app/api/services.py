@@ -16,7 +16,7 @@ from app.api.cache import Question, ResultCache, Written, question
 from app.api.decoding import DecodedImage, announced, decode
 from app.api.pricing import Price, price
 from app.api.slideservices import SlideServices
-from app.api.uploads import image_bytes
+from app.api.uploads import FORM, image_bytes, media_type
 from app.api.urgency import Urgency
 from app.api.waiting import timed
 from app.nuclei.artifact import prove
@@ -102,7 +102,7 @@ class Services:
             Refusal: whatever is wrong with image, parameters, model or load.
         """
         with timed(record, "decode"):
-            data = await to_thread.run_sync(image_bytes, body, content_type, limiter=self.decoders)
+            data = await self.image(body, content_type)
         prepared = await self.prepare(data, order, record)
         if not self.cache or order.urgency.work_class is WorkClass.BULK:
             return await self._admitted(prepared, order, record)
@@ -114,6 +114,16 @@ class Services:
             self.cache.put(asked, found)
         record.bucket, record.nuclei = found.bucket, found.nuclei
         return found
+
+    async def image(self, body: bytes, content_type: str | None) -> bytes:
+        """The image in a body; a form is taken apart in a thread.
+
+        Raises:
+            Refusal: as `image_bytes`.
+        """
+        if media_type(content_type) != FORM:
+            return body
+        return await to_thread.run_sync(image_bytes, body, content_type, limiter=self.decoders)
 
     async def _admitted(self, prepared: Prepared, order: Order, record: Record) -> Written:
         claim = Claim(order.tenant, order.urgency.work_class, prepared.price.cost, order.urgency.deadline)

@@ -16,7 +16,7 @@ from app.api.negotiation import choose
 from app.api.routes import DOCUMENTED, check_parameters, ready_tenant, services_of
 from app.api.services import Order, Prepared, Services
 from app.api.slides import OwnSlide, Tenant
-from app.api.uploads import check_declared, image_bytes
+from app.api.uploads import check_declared
 from app.api.urgency import urgency
 from app.api.waiting import timed, while_connected
 from app.formats.document import provenance
@@ -78,7 +78,7 @@ async def put(
         body = await request.body()
     order = Order(slide.mpp, profile, model or services.settings.model, SUMMARY, tenant, wish)
     with services.room.admit():
-        data = await to_thread.run_sync(image_bytes, body, content_type, limiter=services.decoders)
+        data = await services.image(body, content_type)
         written = await while_connected(
             request.receive, _kept(services, slide, Spot(x, y, margin), data, order, record)
         )
