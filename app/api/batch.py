@@ -64,7 +64,7 @@ async def segment_batch(
         raise UnsupportedMediaType(f"Content-Type must be {FORM}")
     wish = urgency(request.headers, WorkClass.BULK)
     record.work_class = wish.work_class
-    services.room.check()
+    services.check_room(tenant, wish)
     with timed(record, "read"):
         body = await request.body()
     order = Order(mpp, profile, model or services.settings.model, GEOJSON, tenant, wish)

@@ -88,7 +88,7 @@ async def segment(
     check_declared(content_type)
     wish = urgency(request.headers, WorkClass.INTERACTIVE)
     record.work_class = wish.work_class
-    services.room.check()
+    services.check_room(tenant, wish)
     with timed(record, "read"):
         body = await request.body()
     order = Order(mpp, profile, model or services.settings.model, media_type, tenant, wish)

@@ -95,6 +95,15 @@ class Services:
         """What images may be."""
         return Limits(self.settings.max_pixels, self.settings.min_mpp, self.settings.max_mpp)
 
+    def check_room(self, tenant: str, urgency: Urgency) -> None:
+        """Refuse before the body is read, if there is no room for any work of this caller.
+
+        Raises:
+            Overloaded, TenantQuota: as the waiting room and the budget.
+        """
+        self.room.check()
+        self.budget.check(tenant, urgency.work_class, urgency.deadline)
+
     async def answer(self, body: bytes, content_type: str | None, order: Order, record: Record) -> Written:
         """Find room for an image, then decode, analyse and write it; all of it in threads. Or find that it was done.
 

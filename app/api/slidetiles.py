@@ -73,7 +73,7 @@ async def put(
     check_corner(x, y, margin, (slide.width, slide.height))
     wish = urgency(request.headers, WorkClass.INTERACTIVE)
     record.work_class = wish.work_class
-    services.room.check()
+    services.check_room(tenant, wish)
     with timed(record, "read"):
         body = await request.body()
     order = Order(slide.mpp, profile, model or services.settings.model, SUMMARY, tenant, wish)

@@ -24,6 +24,7 @@ K = TypeVar("K")
 SHARE = {WorkClass.INTERACTIVE: 1.0, WorkClass.BULK: 0.7}
 PATIENCE_S = {WorkClass.INTERACTIVE: 10.0, WorkClass.BULK: 1800.0}
 TIMES_THE_ESTIMATE = 3.0
+LEAST = 1.0  # cost of the smallest patch, seen once by one network
 
 
 class Pace(Protocol):
@@ -113,6 +114,16 @@ class Budget:
     def held(self) -> float:
         """Cost admitted and not answered."""
         return sum(self._held.values())
+
+    def check(self, tenant: str, work_class: WorkClass, deadline: float | None = None) -> None:
+        """Refuse before it is known how much work is asked for, if there is no room for any.
+
+        Raises:
+            TenantQuota, Overloaded: as `reserve`.
+        """
+        least = Claim(tenant, work_class, LEAST, deadline)
+        self._check(least)
+        self._check_wait(least)
 
     @contextmanager
     def reserve(self, claim: Claim) -> Iterator[Reservation]:

@@ -10,6 +10,8 @@ import pytest
 from app.api.errors import ANSWER, Answer, Unauthenticated, answer_to
 from app.nuclei import errors as domain
 from app.nuclei.errors import Refusal
+from app.serving.budget import Claim
+from app.serving.work import WorkClass
 from app.settings import ApiKey
 
 pytestmark = pytest.mark.anyio
@@ -223,6 +225,22 @@ async def test_a_full_house_is_told_when_to_come_back(service, png, settings):
     problem = check(answer, 503, "overloaded")
     assert answer.headers["retry-after"] == str(problem["retry_after_seconds"])
     assert (await service.segment(png)).status_code == 200
+
+
+async def test_bulk_that_finds_the_queue_full_is_refused_before_its_body_is_read(serving):
+    async with serving(max_queue_cost=10.0) as service:
+        budget, sent = service.app.state.services.budget, 0
+
+        async def body():
+            nonlocal sent
+            sent += 1
+            yield b"x" * 1000
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        with budget.reserve(Claim("other", WorkClass.BULK, 7.0)):
+            answer = await service.http.post("/v1/segment/batch", content=body(), headers=headers)
+    check(answer, 503, "overloaded")
+    assert sent == 0
 
 
 def test_a_slug_names_one_kind_of_problem_each():

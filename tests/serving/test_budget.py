@@ -72,6 +72,18 @@ def test_a_tenant_does_not_wait_for_all_that_another_one_sent():
             pass
 
 
+def test_where_no_work_at_all_would_be_taken_that_is_said_before_it_is_known_how_much_it_is():
+    full = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, longest_wait_s=1.5)
+    with full.reserve(claim(60, "a", BULK)), full.reserve(claim(10, "b", BULK)):
+        with pytest.raises(TenantQuota):
+            full.check("a", INTERACTIVE)
+        with pytest.raises(Overloaded):
+            full.check("c", BULK)
+        full.check("c", INTERACTIVE)
+    full.check("a", INTERACTIVE)
+    assert full.held == 0
+
+
 def test_an_idle_service_takes_work_of_any_length():
     idle = Budget(100.0, 60.0, Steady(), Rules(), lambda: 0.0, longest_wait_s=1.5)
     with idle.reserve(claim(60)):
