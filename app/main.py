@@ -25,7 +25,7 @@ from app.api.analysts import Analysts
 from app.api.cache import ResultCache
 from app.api.cors import Cors
 from app.api.explained import without_framework_errors
-from app.api.middleware import UPLOADS, Accounted, Answered, BodyLimited
+from app.api.middleware import UPLOADS, Accounted, Answered, Bodies, BodyLimited
 from app.api.observing import Observer
 from app.api.rehearsal import keep_for_good, rehearse, unreported
 from app.api.services import Services
@@ -110,7 +110,13 @@ def application(services: Services, lifespan: Lifespan[FastAPI] | None = None, r
     for kind in (Refusal, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, errors.answer)
     limits = services.settings
-    app.add_middleware(BodyLimited, max_bytes=limits.max_bytes, elsewhere={UPLOADS: limits.slide_max_bytes})
+    app.add_middleware(
+        BodyLimited,
+        max_bytes=limits.max_bytes,
+        bodies=Bodies(limits.max_bytes_held),
+        stall_s=limits.stall_s,
+        elsewhere={UPLOADS: limits.slide_max_bytes},
+    )
     app.add_middleware(Answered)
     if limits.cors_origins:
         app.add_middleware(Cors, origins=limits.cors_origins)

@@ -124,6 +124,12 @@ class Settings(BaseSettings):
     )
 
     max_bytes: int = Field(64 * 2**20, ge=1, description="bytes a request body may have")
+    max_bytes_held: int = Field(
+        512 * 2**20, ge=1, description="bytes of all bodies together that are being received or used"
+    )
+    stall_s: float = Field(
+        60.0, gt=0, description="seconds without a byte after which the rest of a body is not awaited"
+    )
     max_pixels: int = Field(
         25_000_000,
         ge=1,

@@ -30,6 +30,10 @@ class Forbidden(domain.Refusal):
     """The caller is known, but may not do this."""
 
 
+class RequestTimeout(domain.Refusal):
+    """The caller stopped sending the body, and did not hang up either."""
+
+
 class ClientGone(Exception):
     """The caller hung up; nobody reads an answer."""
 
@@ -48,6 +52,7 @@ ANSWER: dict[type[domain.Refusal], Answer] = {
     domain.NotFound: Answer(404, "not-found", "Nothing at this address"),
     domain.UnknownModel: Answer(404, "unknown-model", "Unknown model"),
     domain.NotAcceptable: Answer(406, "not-acceptable", "No acceptable media type"),
+    RequestTimeout: Answer(408, "request-timeout", "The body did not come"),
     domain.Conflict: Answer(409, "conflict", "Contradicts what is kept"),
     domain.PayloadTooLarge: Answer(413, "payload-too-large", "Too large"),
     domain.UnsupportedMediaType: Answer(415, "unsupported-media-type", "Not a readable PNG, JPEG or TIFF"),

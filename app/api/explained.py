@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.errors import ANSWER, Answer, Forbidden, Unauthenticated
+from app.api.errors import ANSWER, Answer, Forbidden, RequestTimeout, Unauthenticated
 from app.api.urgency import CLASS, TIMEOUT
 from app.nuclei import errors as domain
 
@@ -28,6 +28,7 @@ SEGMENT_REFUSALS = (
     *WHO,
     domain.UnknownModel,
     domain.NotAcceptable,
+    RequestTimeout,
     domain.PayloadTooLarge,
     domain.UnsupportedMediaType,
     domain.InvalidImage,

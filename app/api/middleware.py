@@ -12,13 +12,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from anyio import move_on_after
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import ClientGone, problem
-from app.nuclei.errors import PayloadTooLarge, Refusal, UnsupportedMediaType
+from app.api.errors import ClientGone, RequestTimeout, problem
+from app.nuclei.errors import Overloaded, PayloadTooLarge, Refusal, UnsupportedMediaType
 from app.telemetry import Metrics, Record, Report, log, log_request
 
+RETRY_S = 1
 NOTICE = "research-use-only"
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLASS_OF = {"/v1/segment": "interactive", "/v1/segment/batch": "bulk"}  # unless the caller lowered it
@@ -104,7 +107,7 @@ class Answered:
         record: Record = scope["state"]["record"]
         try:
             await self.app(scope, receive, watched)
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             record.cancelled = True
         except Exception as error:
             if not isinstance(error, Refusal):
@@ -114,19 +117,47 @@ class Answered:
             await problem(error, record)(scope, receive, send)
 
 
+@dataclass
+class Bodies:
+    """Bytes of all bodies that are being received or used; used from the event loop alone.
+
+    Attributes:
+        most: bytes.
+        held: now.
+    """
+
+    most: int
+    held: int = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many more.
+
+        Raises:
+            Overloaded: there would be more than `most`.
+        """
+        if self.held + size > self.most:
+            raise Overloaded(f"{self.held} bytes of other requests are being received or used", RETRY_S)
+        self.held += size
+
+
 @dataclass(frozen=True)
 class BodyLimited:
-    """Refuses a body above a number of bytes: by its announced length, and while it is being received; and one that
-    is packed, whose bytes would say nothing about its length.
+    """Refuses a body above a number of bytes: by its announced length, and while it is being received; one that is
+    packed, whose bytes would say nothing about its length; one that stops arriving; and any while those of all requests
+    together take too much memory.
 
     Attributes:
         app: what comes next.
         max_bytes: of a body.
-        elsewhere: other limits, by path.
+        bodies: of all requests.
+        stall_s: seconds without a byte after which nobody waits for the rest.
+        elsewhere: other limits, by path, of bodies that are not kept in memory.
     """
 
     app: ASGIApp
     max_bytes: int
+    bodies: Bodies
+    stall_s: float
     elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,21 +169,35 @@ class BodyLimited:
         packed = headers.get("content-encoding", "identity").strip().lower() not in ("identity", "")
         most = self.elsewhere.get(scope["path"], self.max_bytes)
         too_long = announced.isdecimal() and int(announced[:19]) > most
-        received = 0
+        is_kept, received, more = scope["path"] not in self.elsewhere, 0, True
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, more
             if too_long:  # only now: who may not call, or calls too early, is told that first
                 raise _too_large(most)
             if packed:
                 raise UnsupportedMediaType("a body is taken as it is: send it without Content-Encoding")
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > most:
+            if not more:  # what comes behind the body is the caller's hanging up, whenever that is
+                return await receive()
+            message = await self._next(receive)
+            size, more = len(message.get("body", b"")), message.get("more_body", False)
+            if received + size > most:
                 raise _too_large(most)
+            if is_kept:
+                self.bodies.take(size)
+            received += size
             return message
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            if is_kept:
+                self.bodies.held -= received
+
+    async def _next(self, receive: Receive) -> Message:
+        with move_on_after(self.stall_s):
+            return await receive()
+        raise RequestTimeout(f"no byte of the body came for {self.stall_s:g} s")
 
 
 def _too_large(most: int) -> PayloadTooLarge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from contextlib import ExitStack
 
@@ -17,7 +18,7 @@ from app.settings import ApiKey
 pytestmark = pytest.mark.anyio
 TABLE = {  # status and slug, as published
     "unauthenticated": 401, "forbidden": 403, "not-found": 404, "unknown-model": 404, "not-acceptable": 406,
-    "conflict": 409, "payload-too-large": 413,
+    "request-timeout": 408, "conflict": 409, "payload-too-large": 413,
     "unsupported-media-type": 415, "invalid-image": 422, "invalid-parameter": 422, "mpp-required": 422,
     "viewport-too-dense": 422, "not-dicom": 422, "inference-failed": 500,
     "missing-extra": 501, "overloaded": 503, "not-ready": 503, "draining": 503,
@@ -160,6 +161,35 @@ async def test_a_body_of_unknown_length_is_refused_while_it_arrives(serving):
     async with serving(max_bytes=1000) as service:
         check(await service.segment(endless()), 413, "payload-too-large")
     assert sum(sent) <= 2000
+
+
+async def test_a_body_that_stops_arriving_is_not_awaited_for_ever(serving, png):
+    async def stalling():
+        yield png[:100]
+        await asyncio.sleep(60)
+        yield png[100:]
+
+    async with serving(stall_s=0.05) as service:
+        check(await service.segment(stalling()), 408, "request-timeout")
+
+
+async def test_bodies_take_no_more_memory_together_than_they_may(serving, png):
+    first_came, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        yield png[:-1]
+        first_came.set()
+        await go_on.wait()
+        yield png[-1:]
+
+    async with serving(max_bytes_held=len(png) + 10) as service:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(service.segment(slow()))
+            await first_came.wait()
+            check(await service.segment(png), 503, "overloaded")
+            go_on.set()
+        assert first.result().status_code == 200
+        assert (await service.segment(png)).status_code == 200  # all of it came back
 
 
 async def test_an_image_that_grows_beyond_the_limit_at_the_models_scale_is_refused(serving, png):

@@ -154,6 +154,27 @@ def test_a_body_above_the_limit_gets_its_answer(settings, valve):
         assert (answer.status_code, answer.json()["type"]) == (413, "urn:karyon:problem:payload-too-large")
 
 
+def test_a_socket_over_which_a_body_stops_coming_gets_its_answer_and_is_closed(settings, valve, png):
+    app = create_app(settings.model_copy(update={"stall_s": 0.2}), lambda artifact, provider, threads: valve)
+    with serving(app) as (server, _), socket.create_connection(server.servers[0].sockets[0].getsockname()) as caller:
+        caller.settimeout(PATIENCE_S)
+        head = f"POST /v1/segment HTTP/1.1\r\nHost: karyon\r\nContent-Length: {len(png)}\r\n\r\n".encode()
+        caller.sendall(head + png[:100])
+        answer = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"urn:karyon:problem:request-timeout" in answer
+
+
+def test_a_caller_who_hangs_up_while_sending_is_no_error(settings, valve, png, capfd):
+    app = create_app(settings, lambda artifact, provider, threads: valve)
+    metrics = app.state.services.metrics
+    with serving(app) as (server, _):
+        with socket.create_connection(server.servers[0].sockets[0].getsockname()) as caller:
+            caller.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: karyon\r\nContent-Length: 1000\r\n\r\nhalf")
+        wait_for(lambda: b'outcome="cancelled"' in metrics.exposition(), "the request to be given up")
+    assert "unexpected error" not in capfd.readouterr().err
+
+
 SERVE = (sys.executable, "-m", "app.cli", "serve", "--port", "0")
 
 
