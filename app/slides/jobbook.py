@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, func, insert, or_, select, update
 
 from app.nuclei.errors import Conflict, NotFound
 from app.nuclei.types import Mpp, Profile
@@ -118,15 +118,23 @@ class JobBook:
             return [_job(row) for row in connection.execute(query)]
 
     def claim(self, worker: str) -> Job | None:
-        """Take the oldest job that waits, or whose worker has fallen silent; None if there is none.
+        """Take a job that waits, or whose worker has fallen silent; None if there is none.
+
+        What has begun goes on first; then owners take turns, whoever waited longest for one, each with the oldest job.
 
         Args:
             worker: a name of this worker that no other one has, now or later.
         """
         now = now_ms()
         lost = and_(jobs.c.state == "running", jobs.c.lease_ms < now)
-        waiting = select(jobs.c.id).where(or_(jobs.c.state == "queued", lost))
-        waiting = waiting.order_by(jobs.c.created_ms, jobs.c.id).limit(1).with_for_update(skip_locked=True)
+        waiting = (
+            select(jobs.c.id)
+            .join(slides, slides.c.id == jobs.c.slide_id)
+            .where(or_(jobs.c.state == "queued", lost))
+            .order_by(jobs.c.started_ms.is_(None), _last_turn(), jobs.c.created_ms, jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=jobs)
+        )
         with self.database.write() as connection:
             job_id = connection.execute(waiting).scalar_one_or_none()
             if job_id is None:
@@ -212,6 +220,13 @@ def _one(connection: Connection, which: ColumnElement[bool]) -> Job:
     if row is None:
         raise NotFound("there is no job of this id")
     return _job(row)
+
+
+def _last_turn() -> ScalarSelect[Any]:
+    """When a job of the owner of the slide at hand began last; 0 if none ever did."""
+    other, theirs = jobs.alias(), slides.alias()
+    began = select(func.coalesce(func.max(other.c.started_ms), 0)).join(theirs, theirs.c.id == other.c.slide_id)
+    return began.where(theirs.c.owner == slides.c.owner).correlate(slides).scalar_subquery()
 
 
 def _row(new: NewJob) -> dict[str, Any]:

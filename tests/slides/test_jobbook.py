@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +69,28 @@ def test_a_job_goes_to_one_of_many_workers(book, new):
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(book.claim, [f"w{i}" for i in range(8)]))
     assert sum(job is not None for job in taken) == 1
+
+
+def test_owners_take_turns_however_many_jobs_one_of_them_queued(book, new, store):
+    def queued(owner):
+        return book.add(replace(new, slide_id=store.add_slide(replace(SLIDE, owner=owner)).id)).id
+
+    many, one = [queued("key:many") for _ in range(3)], queued("key:one")
+    order = []
+    for turn in range(4):
+        time.sleep(0.002)  # turns are told apart by their millisecond
+        job = book.claim(f"w{turn}")
+        order.append(job.id)
+        book.finish(job.id, f"w{turn}")
+    assert order == [many[0], one, *many[1:]]
+
+
+def test_what_has_begun_goes_on_before_anything_new_begins(book, new, store):
+    begun = book.add(new)
+    book.claim("w1")
+    book.add(replace(new, slide_id=store.add_slide(replace(SLIDE, owner="key:other")).id))
+    assert book.take_back(lambda worker: True) == 1
+    assert book.claim("w2").id == begun.id
 
 
 def test_the_job_of_a_dead_worker_goes_to_another_and_not_back(database, new):
