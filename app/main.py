@@ -193,7 +193,7 @@ async def running(app: FastAPI, services: Services, before_ready: Callable[[], N
         services.vitals.rest()
         services.lifecycle.drain()
         await asyncio.to_thread(services.slides.close)
-        services.close()
+        await asyncio.to_thread(services.close)
 
 
 async def ticking(services: Services) -> None:

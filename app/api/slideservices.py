@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL, make_url
+
 from app.api.analysts import Analysts
 from app.api.errors import problem_body
 from app.nuclei.errors import Draining, NotReady, Refusal
 from app.settings import Settings, slide_folder
-from app.slides.database import Database
+from app.slides.database import Database, in_file
 from app.slides.jobbook import JobBook
 from app.slides.jobs import Means, Worker
 from app.slides.library import Library
@@ -30,7 +32,6 @@ from app.telemetry import Record, log
 CLEAN_EVERY_S = 3600.0
 DAY_MS = 24 * 3600 * 1000
 KEY = "key:"
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +159,15 @@ def owner_of(tenant: str) -> str:
     return tenant if tenant.startswith(KEY) else ""
 
 
-def store_url(settings: Settings) -> str:
+def store_url(settings: Settings) -> URL:
     """Where the database is."""
-    return settings.store_url or f"{SQLITE}{slide_folder(settings) / 'store.sqlite'}"
+    return make_url(settings.store_url) if settings.store_url else in_file(slide_folder(settings) / "store.sqlite")
 
 
 def is_there(settings: Settings) -> bool:
     """Whether there is a store to open: a server's database, or a file."""
     url = store_url(settings)
-    return not url.startswith(SQLITE) or Path(url.removeprefix(SQLITE)).exists()
+    return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
 def open_store(settings: Settings) -> Library:

@@ -24,7 +24,7 @@ from app.nuclei.types import Engine, HoverMaps, Mpp, Profile, UInt8
 from app.serving.device import open_on
 from app.settings import Settings
 from app.slides.analyst import Analyst
-from app.slides.database import Database
+from app.slides.database import Database, in_file
 from app.slides.exports import WRITERS, Export
 from app.slides.jobbook import OPEN, JobBook, NewJob
 from app.slides.library import Library
@@ -101,7 +101,7 @@ def _analyst(artifact: Artifact, engine: OneAtATime, profile: Profile, settings:
 @contextmanager
 def _store(home: Path, root: Path) -> Iterator[Library]:
     home.mkdir(exist_ok=True, mode=0o700)
-    with closing(Database.open(f"sqlite:///{home / 'store.sqlite'}")) as database:
+    with closing(Database.open(in_file(home / "store.sqlite"))) as database:
         yield Library(Store(database), Files(home, 1), root)
 
 

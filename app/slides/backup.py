@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from app.nuclei.errors import Conflict, NotFound, StoreDamaged
-from app.slides.database import Database
+from app.slides.database import Database, in_file
 from app.slides.library import Library
 from app.slides.schema import densities, jobs, payloads, slides, tiles
 
@@ -40,7 +40,7 @@ def backup(library: Library, to: Path) -> None:
     partial = to.with_name(f"{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    copy = Database.open(f"sqlite:///{partial / NAME}")
+    copy = Database.open(in_file(partial / NAME))
     try:
         with library.store.database.read() as source, copy.write() as target:
             _copy_rows(source, target)
@@ -67,7 +67,7 @@ def restore(library: Library, source: Path) -> None:
     _check(source)
     with tempfile.TemporaryDirectory() as scratch:  # a backup may lie on a medium that nobody can write to
         shutil.copyfile(source / NAME, Path(scratch) / NAME)
-        copy = Database.open(f"sqlite:///{Path(scratch) / NAME}")  # one of an older version is brought up to date
+        copy = Database.open(in_file(Path(scratch) / NAME))  # one of an older version is brought up to date
         try:
             _fill(library, copy, source)
         finally:

@@ -19,7 +19,7 @@ from typing import Any, Self, cast
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.nuclei.errors import MissingExtra, NotReady, Overloaded, StorageFull
@@ -44,7 +44,7 @@ class Database:
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str | URL) -> Self:
         """Connect and bring the tables up to date.
 
         Args:
@@ -126,7 +126,12 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
+def in_file(path: Path) -> URL:
+    """Where SQLite in a file is found, whatever characters its path has."""
+    return URL.create("sqlite", database=str(path))
+
+
+def _engine(url: str | URL) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": BUSY_S})

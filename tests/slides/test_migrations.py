@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from app.slides.database import MIGRATIONS, Database
+from app.slides.database import MIGRATIONS, Database, in_file
 from app.slides.schema import metadata
 from app.slides.store import Store
 from tests.slides.kept import SLIDE
@@ -28,6 +28,13 @@ def test_a_store_that_is_opened_again_keeps_what_it_has(url, store):
     again = Database.open(url)
     assert Store(again).slide(slide.id) == slide
     again.close()
+
+
+def test_a_file_may_have_any_name(tmp_path):
+    folder = tmp_path / "what? 100% & #1"
+    folder.mkdir()
+    Database.open(in_file(folder / "a?b=c.sqlite")).close()
+    assert [path.name for path in folder.iterdir()] == ["a?b=c.sqlite"]
 
 
 def test_replicas_that_start_together_take_turns(url):
