@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.api.errors import ANSWER, Forbidden, Unauthenticated
+from app.api.errors import ANSWER, Forbidden, RequestTimeout, Unauthenticated
 from app.api.schemas import COLLECTION_EXAMPLE, SEGMENT_BODY, Json, problems
 from app.nuclei import errors as domain
 from app.nuclei.errors import InvalidParameter
@@ -157,18 +157,18 @@ CREATED = answers(
     201,
     {"model": SlideEntry} | LOCATED,
     *(domain.NotFound, domain.InvalidParameter, domain.InvalidImage, domain.UnsupportedMediaType),
-    *(domain.PayloadTooLarge, domain.StorageFull),
+    *(RequestTimeout, domain.PayloadTooLarge, domain.StorageFull),
 )
 LISTED = answers(200, {"model": SlideList}, domain.NotFound, domain.InvalidParameter)
 FOUND = answers(200, {"model": SlideShown}, domain.NotFound)
 CHANGED = answers(
     *(200, {"model": SlideEntry}, domain.NotFound, domain.InvalidParameter),
-    *(domain.UnsupportedMediaType, domain.Conflict),
+    *(RequestTimeout, domain.UnsupportedMediaType, domain.Conflict),
 )
 ACCEPTED = answers(
     202,
     {"model": JobEntry} | LOCATED,
-    *(domain.NotFound, domain.UnknownModel, domain.InvalidParameter, domain.UnsupportedMediaType),
+    *(domain.NotFound, domain.UnknownModel, RequestTimeout, domain.InvalidParameter, domain.UnsupportedMediaType),
     *(domain.MppRequired, domain.Conflict, domain.InvalidImage, domain.PayloadTooLarge),
 )
 JOB_FOUND = answers(200, {"model": JobEntry}, domain.NotFound)

@@ -203,7 +203,7 @@ def test_every_code_of_the_technical_check_is_explained():
 async def test_a_route_documents_the_refusals_that_it_can_give_and_no_others(service):
     paths = (await service.http.get("/openapi.json")).json()["paths"]
     assert documented(paths["/v1/segment"]["post"]) == documented(paths["/v1/segment/batch"]["post"]) == {
-        "unauthenticated", "forbidden", "unknown-model", "not-acceptable", "payload-too-large",
+        "unauthenticated", "forbidden", "unknown-model", "not-acceptable", "request-timeout", "payload-too-large",
         "unsupported-media-type", "invalid-image", "invalid-parameter", "tenant-quota", "inference-failed",
         "overloaded", "deadline-unattainable", "not-ready", "draining", "device-fault", "deadline-exceeded",
     }  # fmt: skip
