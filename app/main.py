@@ -171,7 +171,13 @@ def _postprocess(settings: Settings, threads: int, metrics: Metrics) -> Postproc
     count = threads if settings.postprocess_workers is None else settings.postprocess_workers
     if not (count and AVAILABLE):
         return Threads()
-    return Processes(min(count, threads), lambda reason: metrics.worker_restarts.labels(reason).inc())
+
+    def restarted(reason: str) -> None:
+        metrics.worker_restarts.labels(reason).inc()
+        if reason != "recycle":
+            log("a worker that separates nuclei is replaced", logging.WARNING, reason=reason)
+
+    return Processes(min(count, threads), restarted)
 
 
 @asynccontextmanager

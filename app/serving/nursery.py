@@ -1,7 +1,5 @@
 """The process that post-processing workers are born from, and what a worker does.
 
-    python -m app.serving.nursery SOCKET
-
 It imports and warms everything once, in a single thread; each worker is a fork of it. So a new worker is there in
 milliseconds, all share the memory of what was loaded, and none has a copy of a process that runs many threads. Nursery
 and workers end when the service that they belong to lets go of its sockets, however it ended.
@@ -35,7 +33,7 @@ _kept: dict[int, mmap.mmap] = {}
 
 
 def main(descriptor: int) -> None:
-    """Warm up, then bear a worker for every socket that comes."""
+    """Warm up, then bear a worker for every socket that comes over this one, until its other end is closed."""
     cv2.setNumThreads(1)
     hover.warm_up()
     gc.collect()
@@ -109,7 +107,3 @@ def _separated(memory: mmap.mmap, task: Task) -> Separated:
     found = separated(maps, task.method)
     task.grid.array(memory, np.int32)[...] = found.grid
     return Separated(np.empty((0, 0), np.int32), found.nuclei, found.repaired, found.dropped)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -41,7 +41,15 @@ START_S = 120.0  # with kernels that must be compiled first
 BIRTH_S = 10.0
 LIMIT_S, LIMIT_S_PER_MPX = 5.0, 5.0
 MOST_IMAGES = 1000  # of one worker, so that what it leaks goes
-ROOT = Path(app.__file__).parents[1]
+BOOT = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("app", sys.argv[1], submodule_search_locations=[sys.argv[2]])
+sys.modules["app"] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from app.serving.nursery import main
+main(int(sys.argv[3]))
+"""
+"""Starts the nursery from the very code that runs here, wherever it lies, with nothing put before other modules."""
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
 AVAILABLE = all(hasattr(os, name) for name in ("memfd_create", "pidfd_open", "fork"))
 """Whether the system has what this needs; Linux does."""
@@ -171,12 +179,11 @@ class Nursery:
             OSError, EOFError: it cannot be started.
         """
         self._line, theirs = socket.socketpair()
-        command = sys.executable, "-m", "app.serving.nursery", str(theirs.fileno())
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = os.environ | ONE_THREAD | {"PYTHONPATH": path}
+        code = Path(app.__file__)
+        command = sys.executable, "-P", "-c", BOOT, str(code), str(code.parent), str(theirs.fileno())
         try:
             with theirs:
-                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | ONE_THREAD)
         except BaseException:
             self._line.close()
             raise
