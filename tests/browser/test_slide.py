@@ -110,6 +110,19 @@ def test_a_class_that_is_switched_off_leaves_the_overlay(opened, seen):
     assert Image.open(io.BytesIO(caught.value.body())).mode == "RGBA"
 
 
+@pytest.mark.parametrize(
+    ("label", "ending"), [("GeoJSON for QuPath", ".geojson"), ("CSV table", ".csv"), ("hover_net JSON", ".json")]
+)
+def test_what_is_saved_of_a_slide_is_its_export(opened, karyon, analysed_slide, label, ending):
+    form = {".geojson": "geojson", ".csv": "csv", ".json": "hovernet"}[ending]
+    opened.select_option("#save-form", label=label)
+    with opened.expect_download() as caught:
+        opened.click("#save-button")
+    expected = httpx.get(f"{karyon.address}/v1/slides/{analysed_slide}/export?format={form}", timeout=60)
+    assert caught.value.suggested_filename.endswith(ending)
+    assert Path(caught.value.path()).read_bytes() == expected.content
+
+
 def test_a_nucleus_of_a_slide_tells_what_is_known_of_it(opened, karyon, analysed_slide):
     box = ",".join(map(str, REGION))
     found = httpx.get(f"{karyon.address}/v1/slides/{analysed_slide}/nuclei?bbox={box}").json()["features"]
