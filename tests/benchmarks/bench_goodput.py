@@ -126,7 +126,8 @@ def main() -> None:
     """Measure, print, merge."""
     own = options(__doc__, 20.0, rounds=3)
     tiles = real_tiles()
-    with service(BARE) as bare, service(WITHOUT_SEPARATION, waiting_room=WAITING_ROOM) as server:
+    patient = {"waiting_room": WAITING_ROOM, "longest_wait_s": f"{OBJECTIVE_S:g}"}
+    with service(BARE) as bare, service(WITHOUT_SEPARATION, **patient) as server:
         anyio.run(measure, bare.address, server.address, tiles, own.seconds, own.rounds)
 
 

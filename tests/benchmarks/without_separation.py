@@ -7,6 +7,7 @@ For the benchmark that compares queue, HTTP and decoding with the bare network; 
 
 from __future__ import annotations
 
+import inspect
 import sys
 
 import numpy as np
@@ -19,14 +20,18 @@ from app.nuclei.types import HoverMaps, Mpp, Profile, Segmentation, UInt8
 UNSEEN = qc.assess(np.full((64, 64, 3), 255, np.uint8), 0, Mpp(0.5, 0.5))  # the technical check is left out as well
 
 
-def nothing(self: Segmenter, image: UInt8, mpp: Mpp, profile: Profile, maps: HoverMaps) -> Segmentation:
+def nothing(
+    self: Segmenter, image: UInt8, maps: HoverMaps, mpp: Mpp, step: tuple[float, float], profile: Profile
+) -> Segmentation:
     """The result of an image, as if no pixel were nucleus; no map is looked at."""
     height, width = image.shape[:2]
     grid = np.zeros(maps.np_prob.shape, np.int32)
-    nuclei = instances.describe(grid, maps.type_prob, (width / grid.shape[1], height / grid.shape[0]))
+    nuclei = instances.describe(grid, maps.type_prob, step)
     return Segmentation(grid, nuclei, height, width, mpp, self.artifact.manifest.mpp, profile, UNSEEN)
 
 
 if __name__ == "__main__":
-    Segmenter._nuclei = nothing  # type: ignore[method-assign]
+    asked, taken = (list(inspect.signature(one).parameters) for one in (Segmenter.nuclei, nothing))
+    assert asked == taken, f"the step that is left out takes {asked} now"
+    Segmenter.nuclei = nothing  # type: ignore[method-assign]
     sys.exit(main())
