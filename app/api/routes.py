@@ -50,15 +50,15 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def tenant_of(request: Request) -> str:
+async def tenant_of(request: Request) -> str:  # not a thread's work: a hop would cost more than it does
     """Who is calling; see `app.api.security`."""
     settings = services_of(request).settings
     return identify(request, settings.api_keys, settings.allow_anonymous, settings.trusted_proxies)
 
 
-def ready_tenant(request: Request) -> str:
+async def ready_tenant(request: Request) -> str:
     """Who is calling, once the service can serve them."""
-    tenant = tenant_of(request)
+    tenant = await tenant_of(request)
     services_of(request).lifecycle.require_open()
     return tenant
 
