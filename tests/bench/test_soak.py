@@ -10,7 +10,7 @@ import pytest
 
 from app.bench.tiles import load_tiles
 from tests.benchmarks.loading import service
-from tests.benchmarks.soaking import Soaked, slope_mb_h, soak
+from tests.benchmarks.soaking import HOLDS, Soaked, slope_mb_h, soak
 
 SECONDS = 90.0  # two minutes with start, first load and rest
 GROWN_MB = 100.0
@@ -20,7 +20,7 @@ GROWN_MB = 100.0
 def soaked() -> Soaked:
     if sys.platform != "linux":
         pytest.skip("what a process holds is read from /proc")
-    with service(calibration_s="0") as server:
+    with service(calibration_s="0", **HOLDS) as server:
         found = anyio.run(soak, server, load_tiles(), SECONDS, 5.0)
     assert server.process.returncode == 0
     return found

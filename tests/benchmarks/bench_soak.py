@@ -14,21 +14,23 @@ import os
 import anyio
 
 from tests.benchmarks.loading import entry, options, real_tiles, report, service
-from tests.benchmarks.soaking import slope_mb_h, soak
+from tests.benchmarks.soaking import HOLDS, slope_mb_h, soak
 
 BAR = 5.0
 WARM_SHARE = 0.2
+SHOWN = 20
 
 
 def main() -> None:
     """Measure, print, merge."""
     own = options(__doc__, 1800.0, every=10.0)
     tiles = real_tiles()
-    with service() as server:
+    with service(**HOLDS) as server:
         found = anyio.run(soak, server, tiles, own.seconds, own.every)
     kept = [look for look in found.pss if look[0] >= WARM_SHARE * own.seconds]
     slope = slope_mb_h(kept)
     print(f"statuses {dict(found.statuses)}; {len(kept)} looks, {kept[0][1] / 1e6:.0f} to {kept[-1][1] / 1e6:.0f} MB")
+    print("MB over time:", *(f"{size / 1e6:.0f}" for _, size in found.pss[:: max(1, len(found.pss) // SHOWN)]))
     print(f"idle before {found.before}\nidle after  {found.after}")
     left = sum(os.path.exists(path) for path in found.shared)
     leaked = sum(
