@@ -1,8 +1,11 @@
 """What do blur, stain, JPEG and a wrong scale cost? The same images, spoilt one way at a time.
 
     python -m training.sensitivity karyon-lite --source consep
+    python -m training.sensitivity karyon-lite --run runs/lite
 
-scores whole images under each condition beside the untouched ones; nothing is tuned by it.
+scores whole images under each condition beside the untouched ones. The first looks at held-out images, and nothing is
+tuned by it; the second at the validation images of a run, and networks may be chosen by the mean over its conditions:
+what is sent to a service is compressed and not always in focus.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import default_store
 from app.nuclei.types import Profile, UInt8
 from training.augment import compressed, stained
+from training.config import RunConfig
 from training.data import lizard
 from training.data.sample import Sample
 from training.scores import SCORES, WHOLE_IMAGE, ImageScore, compare, score_image
+from training.train import split
 
 
 @dataclass(frozen=True)
@@ -98,23 +103,31 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         interval = f"{change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})"
         cells = " | ".join(f"{row[key]:.3f}" for key in WHOLE_IMAGE)
         lines.append(f"| {row['condition']} | {cells} | {interval if row is not rows[0] else ''} |")
+    mean = " | ".join(f"{np.mean([row[key] for row in rows]):.3f}" for key in WHOLE_IMAGE)
+    lines.append(f"| mean | {mean} | |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="NAME or NAME@VERSION")
-    parser.add_argument("--source", default="consep")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--source", default="consep")
+    images.add_argument("--run", type=Path, help="run folder whose validation images are looked at")
     parser.add_argument("--profile", choices=["fast", "accurate"], default="fast")
     parser.add_argument("--root", type=Path, default=lizard.default_root())
     parser.add_argument("--store", type=Path, default=default_store())
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
     arguments = parser.parse_args()
     artifact = load_artifact(arguments.model, arguments.store)
-    samples = lizard.read(arguments.root, [arguments.source])
+    if arguments.run:
+        config = RunConfig.model_validate_json((arguments.run / "config.json").read_text())
+        name, (_, samples) = "validation", split(config, arguments.root)
+    else:
+        name, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
     rows = study(Segmenter(artifact), samples, arguments.profile)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"sensitivity-{artifact.name}-{artifact.version}-{arguments.source}-{arguments.profile}.json"
+    path = arguments.out / f"sensitivity-{artifact.name}-{artifact.version}-{name}-{arguments.profile}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 
