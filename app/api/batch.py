@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import orjson
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api import explained, schemas
 from app.api.analysis import GEOJSON
-from app.api.errors import problem_body
+from app.api.errors import ClientGone, problem_body
 from app.api.negotiation import choose
 from app.api.routes import DOCUMENTED, check_parameters, ready_tenant, services_of
 from app.api.services import Order, Prepared, Services
@@ -182,7 +182,10 @@ class Lines(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
         async def emit(line: bytes) -> None:
-            await send({"type": "http.response.body", "body": line, "more_body": True})
+            with move_on_after(self._tiles.services.settings.stall_s) as late:
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+            if late.cancelled_caught:  # who does not read would hold place and body for ever
+                raise ClientGone
 
         await while_connected(receive, self._tiles.run(begin, emit))
         await send({"type": "http.response.body", "body": b"", "more_body": False})

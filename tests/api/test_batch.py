@@ -175,6 +175,26 @@ async def test_who_hangs_up_has_the_rest_cancelled(settings, ink, png):
     assert engine.patches == before + 1
 
 
+async def test_who_does_not_read_the_answer_holds_neither_place_nor_body(settings, ink, png):
+    app = create_app(settings.model_copy(update={"stall_s": 0.2}), lambda artifact, provider, threads: ink)
+    services = app.state.services
+    request = httpx.Request("POST", "http://karyon/v1/segment/batch", files=form(png, png))
+    async with app.router.lifespan_context(app):
+        services.lifecycle.wait_started(60)
+        body = [{"type": "http.request", "body": request.read(), "more_body": False}]
+
+        async def receive():
+            return body.pop() if body else await asyncio.Event().wait()
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        async with asyncio.timeout(60):
+            await app(scope_of(request), receive, send)
+        assert services.budget.held == services.room.inside == 0
+
+
 def scope_of(request: httpx.Request) -> dict[str, object]:
     return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method, "scheme": "http",
