@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.nuclei import hover, instances, tiling
+from app.nuclei.errors import KaryonError
 from app.nuclei.hover import OperatingPoint
 from app.nuclei.types import Float32, HoverMaps, Int32, Nuclei
 
@@ -45,6 +46,10 @@ class Separated:
     nuclei: Nuclei
     repaired: int
     dropped: int
+
+
+class SeparatorFault(KaryonError):
+    """What separates nuclei crashed over an image, or took too long; a later attempt may well succeed."""
 
 
 class Separator(Protocol):

@@ -14,6 +14,7 @@ from app.formats.document import RequestContext, config_sha256, provenance
 from app.nuclei.artifact import Artifact
 from app.nuclei.errors import Abandoned, InferenceFailed, Refusal
 from app.nuclei.segmenter import Segmenter
+from app.nuclei.separation import SeparatorFault
 from app.nuclei.types import HoverMaps, Mpp, Profile, Segmentation, UInt8
 from app.slides.places import Place
 from app.slides.records import ModelKey, NewTile
@@ -58,6 +59,7 @@ class Analyst:
             InvalidImage: if pixels there are damaged.
             InferenceFailed: if model or separation fail.
             Refusal: as the model's queue.
+            SeparatorFault: as the separator; another attempt may succeed.
             Abandoned: after `cancel`.
         """
         slide = Area(0, 0, grid.width, grid.height)
@@ -70,7 +72,7 @@ class Analyst:
                 seen = np.ascontiguousarray(pixels[rows, cols])
                 maps = HoverMaps(maps.np_prob[rows, cols], maps.hv[rows, cols], maps.type_prob[rows, cols])
                 found = segmenter.nuclei(seen, maps, mpp, step, self.profile)
-        except (Refusal, Abandoned):
+        except (Refusal, Abandoned, SeparatorFault):
             raise
         except Exception as error:
             raise InferenceFailed("the model failed on a window of the slide") from error

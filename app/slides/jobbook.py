@@ -13,14 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from app.nuclei.errors import Conflict, NotFound
 from app.nuclei.types import Mpp, Profile
 from app.slides.database import Database
 from app.slides.places import Box
 from app.slides.records import JobState, new_id, now_ms
-from app.slides.schema import jobs, slides
+from app.slides.schema import jobs, slides, turns
 
 LEASE_MS = 60_000
 OPEN: tuple[JobState, ...] = ("queued", "running")
@@ -58,6 +59,7 @@ class Job(NewJob):
         problem: as written in answers, if it failed.
         worker: who holds it.
         created_ms, started_ms, updated_ms, finished_ms: since 1970, UTC.
+        attempts: how often it was taken since it last got a window further.
     """
 
     id: str = ""
@@ -70,6 +72,7 @@ class Job(NewJob):
     started_ms: int | None = None
     updated_ms: int = 0
     finished_ms: int | None = None
+    attempts: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,9 @@ class JobBook:
         waiting = (
             select(jobs.c.id)
             .join(slides, slides.c.id == jobs.c.slide_id)
+            .outerjoin(turns, turns.c.owner == slides.c.owner)
             .where(or_(jobs.c.state == "queued", lost))
-            .order_by(jobs.c.started_ms.is_(None), _last_turn(), jobs.c.created_ms, jobs.c.id)
+            .order_by(jobs.c.started_ms.is_(None), func.coalesce(turns.c.began_ms, 0), jobs.c.created_ms, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True, of=jobs)
         )
@@ -140,7 +144,9 @@ class JobBook:
             if job_id is None:
                 return None
             taken = {"state": "running", "worker": worker, "lease_ms": now + self.lease_ms, "updated_ms": now}
+            taken |= {"attempts": jobs.c.attempts + 1}
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(taken))
+            self._take_turn(connection, job_id, now)
             first = and_(jobs.c.id == job_id, jobs.c.started_ms.is_(None))
             connection.execute(update(jobs).where(first).values(started_ms=now))
             return _one(connection, jobs.c.id == job_id)
@@ -169,7 +175,8 @@ class JobBook:
         """
         now = now_ms()
         changed = {"done": done, "total": total, "lease_ms": now + self.lease_ms, "updated_ms": now}
-        self._change(_held(job_id, worker), changed, "the job is no longer this worker's")
+        attempts = {"attempts": case((jobs.c.done < done, 0), else_=jobs.c.attempts)}
+        self._change(_held(job_id, worker), changed | attempts, "the job is no longer this worker's")
 
     def finish(self, job_id: str, worker: str, problem: Mapping[str, Any] | None = None) -> None:
         """Close a job: done, or failed with a problem.
@@ -200,6 +207,12 @@ class JobBook:
             connection.execute(update(jobs).where(still_open).values(_ended("cancelled")))
             return _one(connection, jobs.c.id == job_id)
 
+    def _take_turn(self, connection: Connection, job_id: str, now: int) -> None:
+        insert_or = sqlite.insert if self.database.is_sqlite else postgresql.insert
+        owner = select(slides.c.owner, literal(now)).join(jobs).where(jobs.c.id == job_id)
+        own = insert_or(turns).from_select(["owner", "began_ms"], owner)
+        connection.execute(own.on_conflict_do_update(index_elements=["owner"], set_={"began_ms": now}))
+
     def _change(self, which: ColumnElement[bool], values: Mapping[str, Any], otherwise: str) -> None:
         with self.database.write() as connection:
             if connection.execute(update(jobs).where(which).values(values)).rowcount != 1:
@@ -222,13 +235,6 @@ def _one(connection: Connection, which: ColumnElement[bool]) -> Job:
     return _job(row)
 
 
-def _last_turn() -> ScalarSelect[Any]:
-    """When a job of the owner of the slide at hand began last; 0 if none ever did."""
-    other, theirs = jobs.alias(), slides.alias()
-    began = select(func.coalesce(func.max(other.c.started_ms), 0)).join(theirs, theirs.c.id == other.c.slide_id)
-    return began.where(theirs.c.owner == slides.c.owner).correlate(slides).scalar_subquery()
-
-
 def _row(new: NewJob) -> dict[str, Any]:
     model = {"model_name": new.model_name, "model_version": new.model_version, "model_sha256": new.model_sha256}
     region = dict(zip(("x0", "y0", "x1", "y1"), new.region, strict=True))
@@ -244,5 +250,5 @@ def _job(row: Row[Any]) -> Job:
     return Job(
         *(new.slide_id, new.region, new.profile, new.model_name, new.model_version, new.model_sha256, new.mpp),
         *(row.id, row.state, row.total, row.done, row.problem, row.worker),
-        *(row.created_ms, row.started_ms, row.updated_ms, row.finished_ms),
+        *(row.created_ms, row.started_ms, row.updated_ms, row.finished_ms, row.attempts),
     )

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app.nuclei.errors import Abandoned, Conflict, DeviceFault, Draining, KaryonError
+from app.nuclei.errors import Abandoned, Conflict, DeviceFault, Draining, InferenceFailed, KaryonError
 from app.slides.analyst import Analyst
 from app.slides.jobbook import Job, JobBook
 from app.slides.library import Library
@@ -27,6 +27,7 @@ LIFE = uuid.uuid4().hex  # of this process: a number of a process comes again, a
 POLL_S = 5.0  # between two looks for jobs that other processes made or left
 SOON_S = 0.2  # and while the model is not ready
 BEATS = 4  # renewals in the time of a lease
+MOST_ATTEMPTS = 5  # at a job without a window done: what kills the service would come first after every start
 FINISHING = 3  # times that the end of a job is written down before the lease is left to run out
 
 AnalystFor = Callable[[Job, Slide], Analyst]
@@ -63,7 +64,7 @@ class Worker:
         self.name = f"{socket.gethostname()}/{os.getpid()}/{LIFE}/{uuid.uuid4().hex}"
         self._means = means
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._advancing = threading.Lock(), threading.Lock()
         self._run: Run | None = None
         self._thread = threading.Thread(target=self._live, name="karyon-jobs", daemon=True)
 
@@ -119,6 +120,8 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         try:
+            if job.attempts > MOST_ATTEMPTS:
+                raise InferenceFailed("every attempt at this job ended with the service that made it")
             with self._begun(job) as run, self._beating(run):
                 run.work()
         except Abandoned:  # we stop, or the job was cancelled or taken over: then it is no longer ours
@@ -148,10 +151,11 @@ class Worker:
                 self._run = None
 
     def _advance(self, run: Run) -> None:
-        try:
-            self._means.book.advance(run.job.id, self.name, run.progress.done, run.progress.total)
-        except Conflict:
-            raise Abandoned from None
+        with self._advancing:  # or the heart's beat may write an older count over the last one
+            try:
+                self._means.book.advance(run.job.id, self.name, run.progress.done, run.progress.total)
+            except Conflict:
+                raise Abandoned from None
 
     @contextmanager
     def _beating(self, run: Run) -> Iterator[None]:

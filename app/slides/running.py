@@ -18,7 +18,8 @@ from typing import TypeVar
 from sqlalchemy import select
 
 from app.nuclei import tiling
-from app.nuclei.errors import Abandoned, DeadlineExceeded, NotReady, Overloaded
+from app.nuclei.errors import Abandoned, DeadlineExceeded, InferenceFailed, NotReady, Overloaded
+from app.nuclei.separation import SeparatorFault
 from app.slides.analyst import Analyst
 from app.slides.database import Database
 from app.slides.jobbook import Job
@@ -32,7 +33,7 @@ from app.slides.tissue import find_tissue
 from app.slides.windows import Window, on_grid, on_slide, windows
 
 T = TypeVar("T")
-PASSING = (DeadlineExceeded, Overloaded, NotReady)  # load, or a database that is restarted
+PASSING = (DeadlineExceeded, Overloaded, NotReady, SeparatorFault)  # load, a database that is restarted, a dead worker
 PATIENCE = 8  # times that a step is tried again for such reasons
 PAUSE_S = 0.5  # before the second time; doubled each time
 
@@ -164,7 +165,12 @@ class Run:
             except PASSING:
                 if self._stop.wait(PAUSE_S * 2**attempt):
                     raise Abandoned from None
-        return step()
+        try:
+            return step()
+        except SeparatorFault as error:
+            raise InferenceFailed(
+                "the nuclei of a window could not be separated, however often it was tried"
+            ) from error
 
 
 def done_places(database: Database, slide_id: str, key: ModelKey) -> set[tuple[float, float, float, float]]:

@@ -146,5 +146,13 @@ jobs = Table(
     Column("started_ms", BigInteger),
     Column("updated_ms", BigInteger, nullable=False),
     Column("finished_ms", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default="0"),  # since it last got a window further
     Index("ix_jobs_waiting", "state", "created_ms"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("owner", Text, primary_key=True),  # of slides; stays when they are deleted
+    Column("began_ms", BigInteger, nullable=False),  # when a job of theirs was taken last
 )

@@ -85,6 +85,30 @@ def test_owners_take_turns_however_many_jobs_one_of_them_queued(book, new, store
     assert order == [many[0], one, *many[1:]]
 
 
+def test_an_owner_who_deletes_what_is_done_has_had_its_turn_all_the_same(book, new, store):
+    def queued(owner):
+        return book.add(replace(new, slide_id=store.add_slide(replace(SLIDE, owner=owner)).id))
+
+    first, second, other = queued("key:many"), queued("key:many"), queued("key:one")
+    time.sleep(0.002)
+    assert book.claim("w1").id == first.id
+    book.finish(first.id, "w1")
+    store.delete_slide(first.slide_id)
+    assert [book.claim("w2").id, book.claim("w3").id] == [other.id, second.id]
+
+
+def test_attempts_are_counted_until_a_window_is_done(book, new):
+    job = book.add(new)
+    for attempt in (1, 2, 3):
+        assert book.claim("w").attempts == attempt
+        book.advance(job.id, "w", done=0, total=4)
+        book.release(job.id, "w")
+    book.claim("w")
+    book.advance(job.id, "w", done=1, total=4)
+    book.release(job.id, "w")
+    assert book.claim("w").attempts == 1
+
+
 def test_what_has_begun_goes_on_before_anything_new_begins(book, new, store):
     begun = book.add(new)
     book.claim("w1")

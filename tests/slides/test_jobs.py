@@ -17,7 +17,7 @@ import pytest
 from app.nuclei.errors import Conflict, KaryonError, StorageFull, UnknownModel
 from app.slides.database import Database
 from app.slides.jobbook import Job, JobBook
-from app.slides.jobs import LIFE, Means, Worker, is_dead
+from app.slides.jobs import LIFE, MOST_ATTEMPTS, Means, Worker, is_dead
 from app.slides.library import Library
 from app.slides.reading import list_tiles
 from app.slides.store import Store
@@ -121,6 +121,17 @@ def test_the_job_of_a_process_that_died_here_goes_on_at_once(sqlite_library, mod
     assert book.claim(f"{HOST}/{int(died.stdout)}/then/1").id == job.id
     with working(sqlite_library, model):
         assert ended(book, job).state == "done"
+
+
+def test_a_job_that_ended_with_every_service_that_took_it_is_given_up(library, model):
+    book = JobBook(library.store.database)
+    job = book.add(new_job(rooted(library, IMAGE), model))
+    for _ in range(MOST_ATTEMPTS):
+        book.claim("dead")
+        book.take_back(lambda worker: True)
+    with working(library, model):
+        failed = ended(book, job)
+    assert (failed.state, failed.problem) == ("failed", {"type": "InferenceFailed"})
 
 
 def test_the_job_of_a_worker_elsewhere_is_taken_over_when_it_falls_silent(library, model):

@@ -10,7 +10,9 @@ import pytest
 
 from app.nuclei.errors import Abandoned, Conflict, InferenceFailed, NotFound
 from app.nuclei.segmenter import Segmenter
+from app.nuclei.separation import SeparatorFault
 from app.nuclei.types import Mpp
+from app.slides import running
 from app.slides.jobbook import JobBook
 from app.slides.places import Box
 from app.slides.reading import list_tiles, totals, walk
@@ -169,6 +171,35 @@ def test_a_file_that_vanished_or_changed_ends_the_run(sqlite_library, run):
     path.unlink()
     with pytest.raises(NotFound):
         run(slide)
+
+
+class Fragile(InkEngine):
+    """Stands for a separator that crashes over some windows."""
+
+    def __init__(self, crashes):
+        super().__init__()
+        self.crashes = crashes
+
+    def predict(self, patches):
+        if self.crashes:
+            self.crashes -= 1
+            raise SeparatorFault
+        return super().predict(patches)
+
+
+def test_a_window_whose_worker_died_is_tried_again(sqlite_library, run, monkeypatch):
+    monkeypatch.setattr(running, "PAUSE_S", 0.01)
+    slides = [rooted(sqlite_library, IMAGE, name) for name in ("a.tif", "b.tif")]
+    run(slides[0])
+    run(slides[1], engine=Fragile(3))
+    found = [in_order(nuclei_of(sqlite_library, slide)) for slide in slides]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_window_over_which_every_worker_dies_ends_the_run(sqlite_library, run, monkeypatch):
+    monkeypatch.setattr(running, "PAUSE_S", 0.001)
+    with pytest.raises(InferenceFailed, match="however often"):
+        run(rooted(sqlite_library, IMAGE), engine=Fragile(10_000))
 
 
 def test_a_model_that_fails_ends_the_run_and_leaves_what_was_done(sqlite_library, run):
