@@ -28,6 +28,7 @@ from app.serving.segments import Task
 from app.serving.wire import receive, send
 
 OOM_SCORE = "500"
+SPARE = 4.0  # times the limit that the service keeps
 KEPT, KEPT_BYTES = 4, 16 << 20  # how many segments stay mapped, and how large they may be
 _kept: dict[int, mmap.mmap] = {}
 
@@ -38,8 +39,6 @@ def main(descriptor: int) -> None:
     hover.warm_up()
     gc.collect()
     gc.freeze()  # a collection in a worker would copy every page it looks at
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # meant for the service, which lets its work end first
-        signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: they leave no zombies
     with suppress(EOFError, ConnectionError), socket.socket(fileno=descriptor) as service:
         send(service, os.getpid())
@@ -70,12 +69,14 @@ def _live(line: int) -> None:
 
 
 def _work(service: socket.socket) -> None:
-    task, (file,) = receive(service, 1)
+    (task, limit_s), (file,) = receive(service, 1)
+    signal.setitimer(signal.ITIMER_REAL, SPARE * limit_s)  # ends it, should nobody be left who does
     memory = _mapped(file, task.size)
     try:
         answer: Separated | Exception = _separated(memory, task)
     except Exception as error:
         answer = error
+    signal.setitimer(signal.ITIMER_REAL, 0)
     send(service, answer)
     del memory, answer
     if task.is_large:

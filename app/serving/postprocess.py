@@ -29,8 +29,8 @@ import numpy as np
 
 import app
 from app.nuclei import hover
-from app.nuclei.errors import EngineUnavailable
-from app.nuclei.separation import Here, Method, Separated
+from app.nuclei.errors import EngineUnavailable, NotReady
+from app.nuclei.separation import Here, Method, Separated, SeparatorFault
 from app.nuclei.types import HoverMaps
 from app.serving.segments import Segment, Segments, Task
 from app.serving.slots import Slots
@@ -42,14 +42,18 @@ BIRTH_S = 10.0
 LIMIT_S, LIMIT_S_PER_MPX = 5.0, 5.0
 MOST_IMAGES = 1000  # of one worker, so that what it leaks goes
 BOOT = """
-import importlib.util, sys
+import importlib.util, signal, sys
+for ignored in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(ignored, signal.SIG_IGN)
 spec = importlib.util.spec_from_file_location("app", sys.argv[1], submodule_search_locations=[sys.argv[2]])
 sys.modules["app"] = package = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
 from app.serving.nursery import main
 main(int(sys.argv[3]))
 """
-"""Starts the nursery from the very code that runs here, wherever it lies, with nothing put before other modules."""
+"""Starts the nursery from the very code that runs here, wherever it lies, with nothing put before other modules.
+Signals are meant for the service, which lets its work end first.
+"""
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
 AVAILABLE = all(hasattr(os, name) for name in ("memfd_create", "pidfd_open", "fork"))
 """Whether the system has what this needs; Linux does."""
@@ -127,10 +131,6 @@ class Turn:
         return told
 
 
-class WorkerFault(Exception):
-    """Workers crashed over an image, or one ran out of time."""
-
-
 class Worker:
     """One process, for one image at a time."""
 
@@ -144,21 +144,21 @@ class Worker:
         self._line, self._handle = line, os.pidfd_open(pid)
         self.pid, self.images = pid, 0
 
-    def separate(self, task: Task, file: int, limit_s: float) -> Separated:
+    def separate(self, task: Task, file: int, limit_s: float) -> Separated | Exception:
         """Have maps separated; the label map comes to lie in their segment, whose descriptor this is.
+
+        Returns:
+            What the worker answered, be it what the separation raised. After any error it must not be asked again:
+            its next answer might be the one to this image.
 
         Raises:
             EOFError, ConnectionError: it crashed.
             TimeoutError: it took longer than so many seconds.
-            Exception: what the separation itself raised.
         """
         self.images += 1
         self._line.settimeout(limit_s)
-        send(self._line, task, file)
-        answer = receive(self._line)[0]
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, Separated)
+        send(self._line, (task, limit_s), file)
+        answer: Separated | Exception = receive(self._line)[0]
         return answer
 
     def end(self) -> None:
@@ -173,10 +173,10 @@ class Nursery:
     """The process that workers are forked from; see `app.serving.nursery`."""
 
     def __init__(self) -> None:
-        """Start it.
+        """Start it; it warms up by itself.
 
         Raises:
-            OSError, EOFError: it cannot be started.
+            OSError: it cannot be started.
         """
         self._line, theirs = socket.socketpair()
         code = Path(app.__file__)
@@ -187,12 +187,7 @@ class Nursery:
         except BaseException:
             self._line.close()
             raise
-        try:
-            self._line.settimeout(START_S)
-            receive(self._line)
-        except BaseException:
-            self.close()
-            raise
+        self._is_warm = False
 
     def bear(self) -> Worker:
         """A new worker.
@@ -200,6 +195,10 @@ class Nursery:
         Raises:
             OSError, EOFError: the nursery is gone.
         """
+        if not self._is_warm:
+            self._line.settimeout(START_S)
+            receive(self._line)
+            self._is_warm = True
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -210,11 +209,15 @@ class Nursery:
             ours.close()
             raise
 
-    def close(self) -> None:
-        """End it; its workers end when their own lines are closed."""
-        self._line.close()
+    def kill(self) -> None:
+        """End it, whatever it does; who waits for it is told. Its workers end when their own lines are closed."""
         self._process.kill()
+
+    def close(self) -> None:
+        """Kill it, and let go."""
+        self.kill()
         self._process.wait()
+        self._line.close()
 
 
 class Processes:
@@ -231,6 +234,7 @@ class Processes:
         self._restarted, self._limit_s = restarted, limit_s
         self._segments, self._lock = Segments(), threading.Lock()
         self._nursery: Nursery | None = None
+        self._closed = False
         self._idle: LifoQueue[Worker | None] = LifoQueue()  # None: to be born when it is wanted
         for _ in range(count):
             self._idle.put(None)
@@ -244,7 +248,8 @@ class Processes:
         """
         places = [self._idle.get() for _ in range(self._count)]
         try:
-            places = [worker or self._born() for worker in places]
+            for i, worker in enumerate(places):
+                places[i] = worker or self._born()
         finally:
             for worker in places:
                 self._idle.put(worker)
@@ -257,8 +262,8 @@ class Processes:
         """The nuclei of maps, which are used up.
 
         Raises:
-            WorkerFault: two workers crashed over it, or one took too long.
-            EngineUnavailable: no worker can be started.
+            SeparatorFault: two workers crashed over it, or one took too long.
+            NotReady: no worker can be started now.
             Exception: what the separation itself raised.
         """
         maps, segment = self._segments.holding(maps)
@@ -267,13 +272,16 @@ class Processes:
         if found is None and not task.is_large:  # its maps are changed in place
             found = self._tried(task, segment)
         if found is None:
-            raise WorkerFault("the process that separates nuclei crashed over this image")
+            raise SeparatorFault("the process that separates nuclei crashed over this image")
         grid = task.grid.array(segment, np.int32).copy()
         self._segments.give_back(segment)
         return Separated(grid, found.nuclei, found.repaired, found.dropped)
 
     def close(self) -> None:
-        """End all workers that are idle, and the nursery."""
+        """End all workers that are idle, and the nursery, also one that somebody waits for."""
+        self._closed = True
+        if nursery := self._nursery:
+            nursery.kill()
         with suppress(Empty):
             while True:
                 worker = self._idle.get_nowait()
@@ -290,27 +298,30 @@ class Processes:
         worker, reason = self._idle.get(), "crash"
         try:
             worker = worker or self._born()
-            found = worker.separate(task, segment.file, limit_s)
+            answer = worker.separate(task, segment.file, limit_s)
             reason = "recycle" if worker.images >= MOST_IMAGES else ""
         except TimeoutError:
             reason = "timeout"
-            raise WorkerFault(f"separating this image took longer than {limit_s:.0f} s") from None
+            raise SeparatorFault(f"separating this image took longer than {limit_s:.0f} s") from None
         except (EOFError, ConnectionError):
             return None
-        except Exception:
-            reason = ""  # it lives, and said what is wrong
-            raise
-        finally:
+        except EngineUnavailable as error:
+            raise NotReady(str(error)) from error
+        finally:  # whatever else went wrong, an answer may still be on its way: that worker is not asked again
             if worker and reason:
                 self._restarted(reason)
                 worker.end()
                 worker = None
             self._idle.put(worker)
-        return found
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _born(self) -> Worker:
         with self._lock:
             for _ in range(2):
+                if self._closed:
+                    break
                 try:
                     self._nursery = self._nursery or Nursery()
                     return self._nursery.bear()
@@ -318,6 +329,4 @@ class Processes:
                     if self._nursery:
                         self._nursery.close()
                     self._nursery = None
-        raise EngineUnavailable(
-            "the processes that separate nuclei cannot be started; KARYON_POSTPROCESS_WORKERS=0 does without them"
-        )
+        raise EngineUnavailable("the processes that separate nuclei cannot be started")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from app.nuclei.separation import Method
 from app.nuclei.types import HoverMaps
 
+MOST_KEPT = 8  # segments, each of which takes two descriptors
 KEPT_BYTES = 64 << 20
 """Memory kept for the next image: fresh pages cost more time than what is written into them."""
 LARGE_BYTES = 128 << 20
@@ -142,9 +143,12 @@ class Segments:
 
     def give_back(self, segment: Segment) -> None:
         """Keep a segment for the next image, if there is room; nobody may look at its maps any more."""
+        if len(segment) > self._most:
+            return
         with self._lock:
-            if len(segment) + sum(map(len, self._free)) <= self._most:
-                self._free.append(segment)
+            self._free.append(segment)
+            while len(self._free) > MOST_KEPT or sum(map(len, self._free)) > self._most:
+                self._free.pop(0)
 
     def _take(self, size: int) -> Segment:
         with self._lock:

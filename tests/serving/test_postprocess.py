@@ -9,16 +9,18 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.bench.processes import children
 from app.nuclei.errors import EngineUnavailable
 from app.nuclei.hover import NATIVE
-from app.nuclei.separation import HERE, Method, Separated
+from app.nuclei.separation import HERE, Method, Separated, SeparatorFault
 from app.nuclei.types import HoverMaps
 from app.serving import postprocess, segments
-from app.serving.postprocess import AVAILABLE, Processes, WorkerFault
+from app.serving.postprocess import AVAILABLE, Processes
 from tests.drawn import InkEngine, draw_tissue
 from tests.serving.benches import PATIENCE_S, wait_for
 from tests.workers import has_ended, nursery_of, workers_of
@@ -134,7 +136,7 @@ def test_an_image_that_kills_two_workers_fails_and_the_next_one_is_served(monkey
 
         monkeypatch.setattr(pool, "_born", stillborn)
         os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
-        with pytest.raises(WorkerFault, match="crashed"):
+        with pytest.raises(SeparatorFault, match="crashed"):
             pool.separate(maps(), METHOD)
         monkeypatch.undo()
         assert_same(pool.separate(maps(6), METHOD), HERE.separate(maps(6), METHOD))
@@ -145,14 +147,14 @@ def test_a_large_image_is_not_tried_again_as_its_maps_are_changed_in_place(monke
     monkeypatch.setattr(segments, "LARGE_BYTES", 1)
     with opened() as (pool, reasons), held_up(pool, maps()) as asked:
         os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
-        with pytest.raises(WorkerFault, match="crashed"):
+        with pytest.raises(SeparatorFault, match="crashed"):
             asked.result(PATIENCE_S)
     assert reasons == ["crash"]
 
 
 def test_an_image_that_takes_too_long_fails_alone():
     with opened(limit_s=0.2) as (pool, reasons):
-        with held_up(pool, maps()) as asked, pytest.raises(WorkerFault, match="longer than"):
+        with held_up(pool, maps()) as asked, pytest.raises(SeparatorFault, match="longer than"):
             asked.result(PATIENCE_S)
         pool._limit_s = PATIENCE_S
         assert_same(pool.separate(maps(7), METHOD), HERE.separate(maps(7), METHOD))
@@ -189,8 +191,52 @@ def test_a_nursery_that_is_killed_is_replaced_with_the_next_worker():
 
 def test_where_no_worker_can_be_started_it_is_said(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(EngineUnavailable, match="KARYON_POSTPROCESS_WORKERS=0"), opened():
+    with pytest.raises(EngineUnavailable, match="cannot be started"), opened():
         pass
+
+
+def test_a_worker_whose_answer_was_not_read_is_not_asked_again(monkeypatch):
+    with opened() as (pool, reasons):
+        real = postprocess.receive
+
+        def short_of_memory(line):
+            monkeypatch.setattr(postprocess, "receive", real)
+            raise MemoryError
+
+        monkeypatch.setattr(postprocess, "receive", short_of_memory)
+        with pytest.raises(MemoryError):
+            pool.separate(maps(1), METHOD)
+        assert_same(pool.separate(maps(2), METHOD), HERE.separate(maps(2), METHOD))
+    assert reasons == ["crash"]
+
+
+def test_a_service_that_ends_while_its_workers_start_does_not_wait_for_them():
+    pool = Processes(1, print)
+    with ThreadPoolExecutor(1) as beside:
+        starting = beside.submit(pool.start)
+        wait_for(lambda: pool._nursery)
+        os.kill(nursery_of(os.getpid()), signal.SIGSTOP)  # it never gets warm
+        pool.close()
+        with pytest.raises(EngineUnavailable):
+            starting.result(PATIENCE_S)
+    assert not [child for child in children(os.getpid()) if not has_ended(child)]
+
+
+def test_signals_that_come_while_workers_start_are_the_services_too():
+    pool = Processes(1, print)
+    with ThreadPoolExecutor(1) as beside:
+        starting = beside.submit(pool.start)
+        wait_for(lambda: pool._nursery and "SIG_IGN" in ignored_of(nursery_of(os.getpid())))
+        os.kill(nursery_of(os.getpid()), signal.SIGINT)
+        starting.result(PATIENCE_S)
+    pool.close()
+
+
+def ignored_of(pid: int) -> str:
+    """SIG_IGN, if a process ignores SIGINT and SIGTERM."""
+    mask = int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigIgn" in line)[7:], 16)
+    both = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    return "SIG_IGN" if mask & both == both else ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -206,13 +252,11 @@ def test_workers_are_forked_from_a_single_thread(pool):
     assert len(os.listdir(f"/proc/{nursery_of(os.getpid())}/task")) == 1
 
 
-def test_images_leave_no_open_files_behind(pool):
-    for side in (64, 96, 128):
-        pool.separate(maps(1, side), METHOD)
+def test_images_of_many_sizes_leave_few_open_files_behind(pool):
     before = len(os.listdir("/proc/self/fd"))
-    for side in (64, 96, 128) * 10:
+    for side in range(20, 80):
         pool.separate(maps(1, side), METHOD)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(os.listdir("/proc/self/fd")) - before <= 2 * segments.MOST_KEPT
 
 
 SCRIPT = """
