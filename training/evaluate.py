@@ -3,7 +3,8 @@
     python -m training.evaluate karyon-lite --data lizard --source consep
 
 writes metrics.json, scores per image, a reliability plot and overlays of the best image and the three worst to
-out/evaluate/; with --card, and a study of its sensitivity, also the model's scores into its manifest and MODEL_CARD.md.
+out/evaluate/; with --card, and a study of its sensitivity, also the model's scores into its manifest and MODEL_CARD.md;
+with --against NAME@VERSION it says which differences from that model are more than chance.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from training import card, failures, reliability, sensitivity
 from training.data import lizard
 from training.data.sample import Sample
 from training.pictures import outlines
-from training.scores import ImageScore, Maps, score_image, summarise
+from training.scores import ImageScore, Maps, compare, score_image, summarise
 
 PATCH = 256
 WORST = 3
@@ -128,6 +129,15 @@ def detail(
     return content
 
 
+def differences(one: Artifact, other: Artifact, samples: Sequence[Sample], profile: Profile) -> str:
+    """Which scores differ between two models, by a paired bootstrap over the images; as Markdown."""
+    first, second = ([score for score, _ in evaluated(Segmenter(a), samples, profile)] for a in (one, other))
+    lines = [f"| score | {one.name}@{one.version} less {other.name}@{other.version} | 95 % |", "|---|---|---|"]
+    for name, gap in compare(first, second).items():
+        lines.append(f"| {name} | {gap['value']:+.3f} | {gap['low']:+.3f} to {gap['high']:+.3f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="NAME or NAME@VERSION")
@@ -137,6 +147,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=lizard.default_root(), help="root of the data set")
     parser.add_argument("--store", type=Path, default=default_store())
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
+    parser.add_argument("--against", help="another model, whose scores on the same images are compared in pairs")
     parser.add_argument("--card", action="store_true", help="write the scores into the model's manifest and card")
     arguments = parser.parse_args()
     artifact = load_artifact(arguments.model, arguments.store)
@@ -144,6 +155,9 @@ def main() -> None:
     folder = arguments.out / f"{artifact.name}-{artifact.version}-{arguments.source}-{arguments.profile}"
     result = run(artifact, samples, arguments.source, arguments.profile, folder)
     print(card.table(result))
+    if arguments.against:
+        other = load_artifact(arguments.against, arguments.store)
+        print(differences(artifact, other, samples, arguments.profile))
     if arguments.card:
         result["detail"]["sensitivity"] = sensitivity.study(Segmenter(artifact), samples, arguments.profile)
         card.update(artifact, result, folder / "reliability.png")

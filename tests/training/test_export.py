@@ -20,6 +20,7 @@ from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.export import Disagreement, export_graph, golden_patch, manifest_of_run, write_artifact
 from training.network import build
+from training.scores import PAIRED
 from training.storage import quantise, shrink
 
 # torch's exporter warns about its own internals
@@ -100,6 +101,12 @@ def test_an_evaluation_writes_scores_pictures_and_the_card(store: Path, data_roo
     assert load_artifact("pair", store).manifest.scores["images"] == 2
     assert "95 % interval" in (artifact.folder / "MODEL_CARD.md").read_text()
     assert (artifact.folder / "reliability.png").exists()
+
+
+def test_a_model_does_not_differ_from_itself(store: Path, data_root: Path) -> None:
+    artifact = load_artifact("pair", store)
+    rows = evaluate.differences(artifact, artifact, lizard.read(data_root / "lizard", ["consep"])[:1], "fast")
+    assert rows.count("| +0.000 | +0.000 to +0.000 |") + rows.count("| +nan | +nan to +nan |") == len(PAIRED)
 
 
 def test_the_manifest_of_a_resumed_run_adds_up_its_minutes(tmp_path: Path) -> None:
