@@ -14,7 +14,7 @@ import os
 import anyio
 
 from tests.benchmarks.loading import entry, options, real_tiles, report, service
-from tests.benchmarks.soaking import HOLDS, slope_mb_h, soak
+from tests.benchmarks.soaking import HOLDS, leaked, slope_mb_h, soak
 
 BAR = 5.0
 WARM_SHARE = 0.2
@@ -33,14 +33,12 @@ def main() -> None:
     print("MB over time:", *(f"{size / 1e6:.0f}" for _, size in found.pss[:: max(1, len(found.pss) // SHOWN)]))
     print(f"idle before {found.before}\nidle after  {found.after}")
     left = sum(os.path.exists(path) for path in found.shared)
-    leaked = sum(
-        max(0, getattr(found.after, name) - getattr(found.before, name)) for name in ("threads", "files", "processes")
-    )
+    gone = sum(leaked(found.before, found.after).values())
     errors = sum(n for status, n in found.statuses.items() if status >= 500 and status != 503)
     report(
         [
             entry("soak_rss_slope_mb_h", slope, "MB/h of PSS", BAR, slope < BAR),
-            entry("soak_leaked", leaked + left, "threads, files, processes, segments", 0, leaked + left == 0),
+            entry("soak_leaked", gone + left, "threads, files, processes, segments", 0, gone + left == 0),
             entry("soak_errors", errors, "answers 5xx that were no refusal", 0, errors == 0),
         ]
     )

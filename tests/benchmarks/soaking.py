@@ -23,6 +23,7 @@ AT_ONCE = 24  # as many as the service holds: every thread that it will ever sta
 HOLDS = {"waiting_room": str(AT_ONCE), "longest_wait_s": "60"}
 """Settings of the service, so that it holds as many whatever this machine does in a second."""
 SHARE = 0.4  # of what the service can do
+SPARE_FILES = 8  # memory of earlier images that workers keep mapped, a descriptor each: up to four a worker
 BATCH = 8
 QUIET_S = 12.0  # idle threads of the framework leave after 10 s
 RETURN_S = 90.0
@@ -151,6 +152,12 @@ async def at_rest(server: Server, known: Holdings | None) -> Holdings:
         if known is None or time.monotonic() > end or (now.files <= known.files and now.threads <= known.threads):
             return now
         await anyio.sleep(1.0)
+
+
+def leaked(before: Holdings, after: Holdings) -> dict[str, int]:
+    """Threads, files and processes that a service holds too much of, idle, after the load."""
+    spare = {"threads": 0, "files": SPARE_FILES, "processes": 0}
+    return {name: max(0, getattr(after, name) - getattr(before, name) - more) for name, more in spare.items()}
 
 
 def slope_mb_h(pss: Sequence[tuple[float, int]]) -> float:
