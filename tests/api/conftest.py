@@ -97,6 +97,7 @@ def settings(store: Path) -> Settings:
         device="cpu",
         calibration_s=0.0,
         postprocess_workers=0,
+        longest_wait_s=600.0,
         cache=store.parent / "cache",
         slide_folder=store.parent / "slides",
     )
