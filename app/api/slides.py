@@ -12,11 +12,9 @@ from typing import Annotated, Any
 import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api import slideschemas as schemas
-from app.api.errors import ClientGone
 from app.api.routes import DOCUMENTED, JSON, check_parameters, services_of, tenant_of
 from app.api.slideservices import SlideServices, owner_of
 from app.api.uploads import media_type
@@ -208,8 +206,6 @@ async def _receive(request: Request, tenant: str, suffix: str, value: float | No
             await to_thread.run_sync(upload.write, piece)
         mpp = None if value is None else Mpp(value, value)
         return await to_thread.run_sync(library.add_upload, upload, mpp, owner_of(tenant))
-    except ClientDisconnect:
-        raise ClientGone from None
     finally:
         upload.__exit__()
 

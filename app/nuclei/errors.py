@@ -113,10 +113,10 @@ class MissingExtra(Refusal):
 
 
 class Overloaded(Refusal):
-    """Every place in the waiting room is taken.
+    """There is no room for more work now, or too much of it before this.
 
     Attributes:
-        retry_after_s: seconds after which a place is likely.
+        retry_after_s: seconds after which room is likely.
     """
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:

@@ -87,11 +87,9 @@ def separated(maps: HoverMaps, method: Method) -> Separated:
         method: how they are read.
     """
     labels, found = hover.separated(maps.np_prob, maps.hv, method.point)
-    type_prob = maps.type_prob
-    del maps  # of a large image the offsets are much memory
     grid, repaired, dropped, runs = instances.tidied(labels, runs=found)
-    calibrate(type_prob, grid > 0, method.temperature)
-    return Separated(grid, instances.describe(grid, type_prob, method.step, runs=runs), repaired, dropped)
+    calibrate(maps.type_prob, grid > 0, method.temperature)
+    return Separated(grid, instances.describe(grid, maps.type_prob, method.step, runs=runs), repaired, dropped)
 
 
 def calibrated(type_prob: Float32, where: Bool, temperature: float) -> Float32:
