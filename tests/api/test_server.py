@@ -165,12 +165,13 @@ def test_a_socket_over_which_a_body_stops_coming_gets_its_answer_and_is_closed(s
     assert b"urn:karyon:problem:request-timeout" in answer
 
 
-def test_a_caller_who_hangs_up_while_sending_is_no_error(settings, valve, png, capfd):
+@pytest.mark.parametrize("path", ["/v1/segment", "/v1/slides?filename=a.svs"])
+def test_a_caller_who_hangs_up_while_sending_is_no_error(settings, valve, capfd, path):
     app = create_app(settings, lambda artifact, provider, threads: valve)
     metrics = app.state.services.metrics
     with serving(app) as (server, _):
         with socket.create_connection(server.servers[0].sockets[0].getsockname()) as caller:
-            caller.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: karyon\r\nContent-Length: 1000\r\n\r\nhalf")
+            caller.sendall(f"POST {path} HTTP/1.1\r\nHost: karyon\r\nContent-Length: 1000\r\n\r\nhalf".encode())
         wait_for(lambda: b'outcome="cancelled"' in metrics.exposition(), "the request to be given up")
     assert "unexpected error" not in capfd.readouterr().err
 
