@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run viewer test test-slow test-slides check bench soak promtool image-steps train-ensemble train-lite evaluate clean
+.PHONY: demo run viewer test test-slow test-slides test-cluster check bench soak promtool image-steps train-ensemble train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -23,6 +23,11 @@ $(VENV)/bench: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev,bench]'
 	touch $@
 
+# What serves on many machines: Ray, and HAProxy.
+$(VENV)/cluster: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev,cluster]'
+	touch $@
+
 demo: $(VENV)/serve  ## the real service on a free port, one tissue tile through it, out/demo.geojson and out/demo.png
 	$(BIN)/python -m app.demo
 
@@ -35,7 +40,7 @@ app/viewer/dist/openseadragon.min.js: app/viewer/package.json app/viewer/package
 	cd app/viewer && npm ci && npm run --silent build
 
 test: $(VENV)/dev  ## all tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
 
 test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
@@ -43,11 +48,14 @@ test-slow: $(VENV)/dev  ## the tests that take minutes
 test-slides: $(VENV)/dev  ## real slides of every kind from end to end, and jobs killed at twenty moments
 	$(BIN)/python -m pytest tests/api/test_real_slides.py tests/api/test_slide_crash.py
 
+test-cluster: $(VENV)/cluster  ## a real Ray cluster: the same answers, replicas killed and replaced under load
+	$(BIN)/python -m pytest -m cluster
+
 check: $(VENV)/dev  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
 
 bench: $(VENV)/bench  ## side by side against plain implementations; out/bench/results.json
 	$(BIN)/python -m tests.benchmarks.bench_separation

@@ -79,6 +79,7 @@ class RunConfig(Section):
     workers: int = Field(1, ge=0, description="processes that load data")
     deterministic: bool = Field(False, description="only algorithms that add in the same order every time")
     encoder_weights: str = Field("", description="file of an encoder learnt elsewhere")
+    begin_from: str = Field("", description="best.pt of an earlier run of the same network, all of it")
     checkpoint_minutes: float = Field(5.0, gt=0)
     data: DataConfig = DataConfig()
     jitter: JitterConfig = JitterConfig()
@@ -92,11 +93,13 @@ def load(path: Path) -> RunConfig:
     """Read and check a run's TOML file.
 
     Raises:
-        ValueError: an unknown key, network or loss term, or a value out of range; the message names it.
+        ValueError: an unknown key, network or loss term, a value out of range, or two beginnings; the message names it.
     """
     config = RunConfig.model_validate(tomllib.loads(path.read_text()))
     if config.network not in NETWORKS:
         raise ValueError(f"{path}: no network called {config.network!r}; there are {', '.join(sorted(NETWORKS))}")
+    if config.begin_from and config.encoder_weights:
+        raise ValueError(f"{path}: a run has one beginning, begin_from or encoder_weights")
     if set(config.weights) != set(PAPER_WEIGHTS):
         raise ValueError(f"{path}: weights must name exactly {', '.join(PAPER_WEIGHTS)}")
     if len(config.balance.class_weights) not in (0, NC_CHANNELS):

@@ -28,6 +28,7 @@ from training.config import RecipeConfig, RunConfig, load
 from training.data import lizard
 from training.data.crops import Example, GridCrops, RandomCrops
 from training.data.sample import Sample, split_by_group
+from training.deployed import TrainedMember
 from training.distributed import Team, team
 from training.encoder_weights import load_encoder
 from training.loading import batches_of, loader, moved
@@ -104,9 +105,18 @@ def prepare(config: RunConfig, folder: Path, together: Team) -> None:
 
 
 def start(config: RunConfig, together: Team) -> State:
-    """A network before its first batch: from random weights, or an encoder that was learnt elsewhere."""
+    """A network before its first batch: from random weights, an encoder that was learnt elsewhere, or an earlier run.
+
+    Raises:
+        ValueError: the earlier run trained another network.
+    """
     torch.manual_seed(config.seed)
     network = build(config.network, config.dropout)
+    if config.begin_from:
+        earlier = TrainedMember.read(Path(config.begin_from))
+        if earlier.encoder != config.network:
+            raise ValueError(f"{config.begin_from} holds weights of {earlier.encoder}, not of {config.network}")
+        network.load_state_dict(earlier.network.state_dict())
     if config.encoder_weights:
         load_encoder(network, Path(config.encoder_weights))
     return State.fresh(config, together.synchronise_norms(network).to(together.device))

@@ -17,6 +17,7 @@ from training import train as training
 from training.config import RunConfig, load
 from training.data import lizard
 from training.data.crops import GridCrops
+from training.distributed import Team
 from training.profiling import profile
 from training.state import State
 from training.train import Diverged, learning_rate, train
@@ -68,6 +69,17 @@ def test_a_stopped_run_ends_with_the_weights_of_an_undisturbed_one(
     assert all(torch.equal(whole["network"][k], stopped["network"][k]) for k in whole["network"])
 
 
+def test_a_run_goes_on_from_the_weights_of_an_earlier_one(data: Path, tmp_path: Path) -> None:
+    earlier = train(_config(), data, tmp_path / "earlier")
+    later = _config(epochs=1).model_copy(update={"begin_from": str(earlier)})
+    begun = training.start(later, Team(0, 1, torch.device("cpu")))
+    best = torch.load(earlier, weights_only=True)["network"]
+    assert all(torch.equal(best[name], value) for name, value in begun.network.state_dict().items())
+    other = later.model_copy(update={"network": "efficient-lite"})
+    with pytest.raises(ValueError, match="weights of lite-narrow, not of efficient-lite$"):
+        training.start(other, Team(0, 1, torch.device("cpu")))
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(data: Path, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="epoch 0"):
         train(_config(learning_rate=1e30, ema=0.0), data, tmp_path)
@@ -112,6 +124,13 @@ def test_a_misspelt_or_incomplete_config_stops_before_anything_starts(tmp_path: 
     path = tmp_path / "run.toml"
     path.write_text(f'name = "n"\nnetwork = "lite"\n{text}\n')
     with pytest.raises(ValueError, match=r"epoch|weights"):
+        load(path)
+
+
+def test_a_run_has_one_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('name = "n"\nnetwork = "efficient-lite"\nbegin_from = "a.pt"\nencoder_weights = "b.pt"\n')
+    with pytest.raises(ValueError, match="one beginning"):
         load(path)
 
 
