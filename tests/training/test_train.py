@@ -76,7 +76,7 @@ def test_a_run_goes_on_from_the_weights_of_an_earlier_one(data: Path, tmp_path: 
     best = torch.load(earlier, weights_only=True)["network"]
     assert all(torch.equal(best[name], value) for name, value in begun.network.state_dict().items())
     other = later.model_copy(update={"network": "efficient-lite"})
-    with pytest.raises(ValueError, match="weights of lite-narrow, not of efficient-lite$"):
+    with pytest.raises(ValueError, match=r"weights of lite-narrow, not of efficient-lite$"):
         training.start(other, Team(0, 1, torch.device("cpu")))
 
 
