@@ -26,6 +26,21 @@ def test_a_device_that_gains_much_gets_the_smallest_batch_that_is_nearly_as_fast
     assert measure(lambda n: 0.02 * n + 0.001, budget_s=100).most == 1
 
 
+@pytest.mark.parametrize(("a", "b", "most"), [(0.1, 0.02, 2), (0.05, 0.02, 4), (0.02, 0.1, 4), (0.3, 0.3, 1)])
+def test_a_batch_never_holds_others_up_for_long_however_much_it_would_bring(a, b, most):
+    assert measure(lambda n: a * n + b, budget_s=100).most == most
+
+
+def test_one_slow_run_does_not_decide():
+    seen = []
+
+    def run(count: int) -> float:
+        seen.append(count)
+        return (0.01 * count + 0.01) * (3 if seen.count(count) == 1 else 1)
+
+    assert measure(run, budget_s=100).most == measure(lambda n: 0.01 * n + 0.01, budget_s=100).most
+
+
 def test_memory_that_refuses_ends_the_search():
     def run(count: int) -> float:
         if count > 4:
