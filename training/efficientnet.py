@@ -133,8 +133,21 @@ class EfficientLite(nn.Module):
         return Logits(*(functional.pixel_shuffle(self.heads[name](y), 2) for name in Logits._fields))
 
 
+class Depthwise(nn.Conv2d):
+    """A filter for each channel alone; on a CPU always in float32, where learning it takes a third of the time of
+    bfloat16 (oneDNN has no fast backward pass for it there).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 def _convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    kind = Depthwise if groups > 1 else nn.Conv2d
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        kind(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out, eps=1e-3),  # as the weights were learnt
     )
