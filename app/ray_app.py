@@ -130,15 +130,17 @@ def until_ready(lifespan: Lifespan[FastAPI]) -> Lifespan[FastAPI]:
     return starting
 
 
-def service(arguments: Arguments) -> serve.Application:
+def service(args: dict[str, Any]) -> serve.Application:
     """The deployment, as `serve run` and `serve deploy` ask for it.
 
     Args:
-        arguments: of the Serve config.
+        args: of the Serve config, see `Arguments`.
 
     Raises:
-        ValueError, UnknownModel: a setting is wrong, or the model is not in the store of the machine that deploys.
+        ValueError, UnknownModel: an argument or a setting is wrong, or the model is not in the store of the machine
+            that deploys.
     """
+    arguments = Arguments.model_validate(args)
     require_model(arguments.model, settings_of(model=arguments.model).model_store)
     deployed = serve.deployment(
         name="karyon",

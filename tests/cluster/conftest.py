@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -70,9 +70,12 @@ class Cluster:
 
     def deploy(self, model: str, **changes: object) -> str:
         """Serve a model by two replicas of one thread each; "served", or "refused" and why."""
-        arguments = {"model": model, "gpus": 0, "cpus": 1, "replicas": 2} | changes
+        return self.tell({"model": model, "gpus": 0, "cpus": 1, "replicas": 2} | changes)
+
+    def tell(self, wanted: dict[str, Any]) -> str:
+        """Bring the cluster to what is wanted, see `tests.cluster.head`."""
         assert self.head.stdin is not None
-        self.head.stdin.write(json.dumps(arguments) + "\n")
+        self.head.stdin.write(json.dumps(wanted) + "\n")
         self.head.stdin.flush()
         return self._answer()
 
