@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import pytest
 
-from app.nuclei.artifact import default_store
+from app.nuclei.artifact import active_version, default_store
 
 PROJECT = Path(__file__).parents[2]
 START_S = 180.0
@@ -122,12 +122,12 @@ def ancestors(pid: int) -> list[int]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """karyon-lite in versions 1 and 2, which differ in name alone, and 3, whose weights are not what they were."""
     store = tmp_path_factory.mktemp("cluster") / "store"
-    shutil.copytree(default_store() / "karyon-lite", store / "karyon-lite")
-    home = store / "karyon-lite"
-    for version in ("2", "3"):
-        shutil.copytree(home / "1", home / version)
+    shipped, home = default_store() / "karyon-lite", store / "karyon-lite"
+    for version in ("1", "2", "3"):
+        shutil.copytree(shipped / active_version(default_store(), "karyon-lite"), home / version)
         manifest = json.loads((home / version / "manifest.json").read_text()) | {"version": version}
         (home / version / "manifest.json").write_text(json.dumps(manifest))
+    (home / "ACTIVE").write_text("1\n")
     graph = next((home / "3").glob("*.onnx"))
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
     return store

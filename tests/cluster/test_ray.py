@@ -90,7 +90,7 @@ class Load:
 
 def test_a_tile_has_the_same_nuclei_through_the_cluster_as_without_any_service(served: Cluster, tmp_path: Path) -> None:
     (tmp_path / "tile.png").write_bytes(png(tissue()))
-    command = ["segment", "tile.png", "--mpp", "0.5", "--model", "karyon-lite@1", "-o", "tile.geojson"]
+    command = ["segment", "tile.png", "--mpp", "0.5", "-o", "tile.geojson"]
     subprocess.run([KARYON, *command], cwd=tmp_path, check=True, capture_output=True)
     alone = json.loads((tmp_path / "tile.geojson").read_text())
     found = httpx.post(served.url + "/v1/segment?mpp=0.5", content=png(tissue()), headers=PNG, timeout=60).json()
@@ -158,8 +158,8 @@ def wait_until(true: Any, within_s: float) -> None:
 def test_the_file_for_clusters_deploys_as_it_is_but_for_the_gpu(served: Cluster) -> None:
     wanted = yaml.safe_load((PROJECT / "deploy/ray/serve.yaml").read_text())
     (application,) = wanted["applications"]
-    application["args"] |= {"gpus": 0, "cpus": 1}
+    application["args"] |= {"gpus": 0, "cpus": 1, "model": "karyon-lite@2"}
     del wanted["http_options"], wanted["proxy_location"]  # of a cluster that runs they cannot change
     assert served.tell(wanted) == "served"
     answer = httpx.post(served.url + "/v1/segment?mpp=0.5", content=png(tissue()), headers=PNG, timeout=60)
-    assert answer.json()["provenance"]["model"]["version"] == "1"
+    assert answer.json()["provenance"]["model"]["version"] == "2"
