@@ -67,9 +67,9 @@ procedures.**
 | networks | {networks} |
 | trained on | {training["data"]}; split {training["split"]} |
 | recipe | {recipe["epochs"]} epochs of {data["crops_per_epoch"]} crops of {data["crop"]} px, batch {recipe["batch"]}, \
-{recipe["optimizer"]} at {recipe["learning_rate"]}, {_beginning(training["config"])}; the epoch of lowest validation \
-loss |
-| compute | {_compute(training)} |
+{recipe["optimizer"]} at {recipe["learning_rate"]}, {beginning(training)}{_teacher(training["config"])}; \
+the epoch of lowest validation loss |
+| compute | {compute(training)} |
 | licence of the weights | {manifest["licence"]}: non-commercial, with attribution, share alike |
 | patch sizes, margin | {", ".join(map(str, manifest["patch_sizes"]))}; {manifest["margin"]} |
 | code | revision {training["revision"]} |
@@ -100,16 +100,32 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def _beginning(config: Mapping[str, Any]) -> str:
+def beginning(training: Mapping[str, Any]) -> str:
+    """What a run began with, and what that had begun with."""
+    config, earlier = training["config"], training.get("began_with")
+    if earlier:
+        name, epochs = earlier["config"]["name"], earlier["config"]["recipe"]["epochs"]
+        return f"from the weights of {name} ({epochs} epochs, {beginning(earlier)})"
     if not config.get("encoder_weights"):
         return "from random weights"
     return f"encoder from the ImageNet weights of {config['encoder_weights']}, the rest from random ones"
 
 
-def _compute(training: Mapping[str, Any]) -> str:
-    minutes, cost = training.get("minutes"), training.get("gflop")
+def _teacher(config: Mapping[str, Any]) -> str:
+    teacher = config.get("distill", {}).get("teacher")
+    return f", taught by the labels and by the maps of {teacher}" if teacher else ""
+
+
+def compute(training: Mapping[str, Any]) -> str:
+    """Hours of training, those of the run that it began with among them, and the cost of a view."""
+    minutes, cost = _minutes(training), training.get("gflop")
     hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
     return hours + (f"; {', '.join(f'{c:.2f}' for c in cost)} GFLOP a 256x256 view" if cost else "")
+
+
+def _minutes(training: Mapping[str, Any]) -> float:
+    earlier = training.get("began_with")
+    return float(training.get("minutes") or 0) + (_minutes(earlier) if earlier else 0)
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

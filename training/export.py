@@ -185,6 +185,7 @@ def manifest_of_run(run: Path, name: str, version: str) -> dict[str, Any]:
         "revision": _revision(),
         "config": config,
         "minutes": _minutes(run / "metrics.csv"),
+        "began_with": _earlier(config),
         "gflop": [round(gflop(build(config["network"]), PATCH_SIZES[0]), 2)],
     }
     return {
@@ -207,6 +208,15 @@ def manifest_of_run(run: Path, name: str, version: str) -> dict[str, Any]:
 def _chosen(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else otherwise
     return chosen
+
+
+def _earlier(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The run whose weights a run began with: its config, minutes, and what it began with itself."""
+    if not config.get("begin_from"):
+        return None
+    run = Path(config["begin_from"]).parent
+    own = json.loads((run / "config.json").read_text())
+    return {"config": own, "minutes": _minutes(run / "metrics.csv"), "began_with": _earlier(own)}
 
 
 def _minutes(metrics: Path) -> float:

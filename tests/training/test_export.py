@@ -115,6 +115,22 @@ def test_the_manifest_of_a_resumed_run_adds_up_its_minutes(tmp_path: Path) -> No
     assert manifest_of_run(tmp_path, "pair", "1")["training"]["minutes"] == 9.8
 
 
+def test_a_manifest_and_its_card_tell_what_a_run_began_with(tmp_path: Path) -> None:
+    first = RunConfig(name="first", network="efficient-lite", encoder_weights="efficientnet_lite0")
+    later = RunConfig(name="later", network="efficient-lite", begin_from=str(tmp_path / "first" / "best.pt"))
+    for config, minutes in ((first, 30), (later, 60)):
+        (tmp_path / config.name).mkdir()
+        (tmp_path / config.name / "config.json").write_text(config.model_dump_json())
+        (tmp_path / config.name / "metrics.csv").write_text(f"epoch,minutes\n0,{minutes}\n")
+    training = manifest_of_run(tmp_path / "later", "pair", "1")["training"]
+    assert training["began_with"]["config"]["name"] == "first"
+    assert card.beginning(training) == (
+        "from the weights of first (50 epochs, encoder from the ImageNet weights of efficientnet_lite0, "
+        "the rest from random ones)"
+    )
+    assert card.compute(training).startswith("1.5 hours")
+
+
 def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_path: Path) -> None:
     graph = load_artifact("pair", store).files[0]
     small = tmp_path / "small.onnx"
