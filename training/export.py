@@ -34,6 +34,7 @@ from app.nuclei.types import HoverMaps, UInt8
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.describe import gflop, parameters
+from training.encoder_weights import PACKAGED
 from training.network import build
 from training.storage import shrink
 
@@ -52,6 +53,10 @@ You may share and adapt them for non-commercial purposes, with attribution to th
 and under the same licence. Commercial use is not allowed.
 
 Karyon's code is licensed apart from this, under Apache-2.0.
+"""
+ENCODER_NOTE = """
+Their encoder began with weights of EfficientNet-Lite0 (Tan and Le, 2019) that were learnt from ImageNet and are
+licensed under Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0); training changed them.
 """
 
 
@@ -143,7 +148,7 @@ def write_artifact(
         golden = _write_golden([folder / e["file"] for e in entries], folder)
         full = {"schema": SCHEMA, **manifest, "weights": weights, "members": entries, "golden": golden}
         (folder / "manifest.json").write_text(json.dumps(full, indent=1) + "\n")
-        (folder / "LICENSE").write_text(LICENCE_NOTE)
+        (folder / "LICENSE").write_text(licence_note(manifest["training"]))
         (folder / "MODEL_CARD.md").write_text(card)
         artifact = open_folder(folder)
         prove(OnnxEngine.open(artifact), artifact)
@@ -152,6 +157,16 @@ def write_artifact(
     active.write_text(manifest["version"] + "\n")
     active.replace(home.parent / "ACTIVE")
     return Path(home)
+
+
+def licence_note(training: Mapping[str, Any]) -> str:
+    """The licence of weights, and of those that they began with."""
+    run: Mapping[str, Any] | None = training
+    while run:
+        if run.get("config", {}).get("encoder_weights") == PACKAGED:
+            return LICENCE_NOTE + ENCODER_NOTE
+        run = run.get("began_with")
+    return LICENCE_NOTE
 
 
 def _write_member(member: TrainedMember, folder: Path, index: int, weights: Weights) -> dict[str, Any]:

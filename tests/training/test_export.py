@@ -18,7 +18,7 @@ from training import card, evaluate, export
 from training.config import RunConfig
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
-from training.export import Disagreement, export_graph, golden_patch, manifest_of_run, write_artifact
+from training.export import Disagreement, export_graph, golden_patch, licence_note, manifest_of_run, write_artifact
 from training.network import build
 from training.scores import PAIRED
 from training.storage import quantise, shrink
@@ -129,6 +129,8 @@ def test_a_manifest_and_its_card_tell_what_a_run_began_with(tmp_path: Path) -> N
         "the rest from random ones)"
     )
     assert card.compute(training).startswith("1.5 hours")
+    assert "EfficientNet-Lite0" in licence_note(training)
+    assert "EfficientNet-Lite0" not in licence_note({"config": {}})
 
 
 def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_path: Path) -> None:
