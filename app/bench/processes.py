@@ -44,12 +44,19 @@ def descendants(pid: int) -> list[int]:
 
 def children(pid: int) -> list[int]:
     """Process ids of direct children, of any of its threads."""
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-        found = [Path(f"/proc/{pid}/task/{task}/children").read_text().split() for task in tasks]
-    except OSError:
-        return []
-    return [int(child) for listed in found for child in listed]
+    while True:
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            return []
+        try:
+            found = [Path(f"/proc/{pid}/task/{task}/children").read_text().split() for task in tasks]
+        except OSError:
+            # A thread ended meanwhile, and its children are another's now; where the system lists none, nobody has any.
+            if Path(f"/proc/{pid}/task/{pid}/children").exists():
+                continue
+            return []
+        return [int(child) for listed in found for child in listed]
 
 
 def _own_pss_bytes(pid: int) -> int:
