@@ -4,7 +4,8 @@
     serve deploy deploy/ray/serve.yaml                                  # on a cluster
 
 A replica is built where it runs, because a live application cannot be sent there. Settings are those of the
-environment (`KARYON_`), and a cluster counts as a public address: without API keys it needs
+environment (`KARYON_`), but for the model, the device and the threads, which `Arguments` say, and for addresses and the
+time to drain, which are Ray's. A cluster counts as a public address: without API keys it needs
 `KARYON_ALLOW_ANONYMOUS=true`. Queue, quotas and metrics belong to a replica; slides need a store that all of them reach
 (`KARYON_STORE_URL`, `KARYON_SLIDE_FOLDER`).
 """
@@ -36,6 +37,10 @@ NO_LIMIT = 100_000
 """Requests inside a replica: the service counts what it holds itself, and refuses in its own words."""
 FUSE = 256
 """Requests that a proxy holds back while replicas are away."""
+SURGE_PERCENT = 20
+"""Replicas more, at least one, while others are replaced: an old one goes only once a new one is ready."""
+DRAIN_S = 60
+"""Requests inside a replica that is to go have as long; Ray bounds it, whatever KARYON_SHUTDOWN_S says."""
 ANYBODY = "0.0.0.0"
 
 
@@ -100,7 +105,11 @@ def settings_of(**given: Any) -> Settings:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """Leaves the header with a request's id to Ray, which adds the same one: two would be read as one long id."""
+    """Leaves the header with a request's id to Ray, which adds it: two would be read as one long id.
+
+    It is the same one where the caller named none or a plain one; Ray sends back any other as it came, while the body
+    and the log have an id of the service's own.
+    """
 
     app: ASGIApp
 
@@ -149,6 +158,7 @@ def service(args: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=NO_LIMIT,
         max_queued_requests=FUSE,
         health_check_period_s=2,
-        graceful_shutdown_timeout_s=60,
+        max_surge_percent=SURGE_PERCENT,
+        graceful_shutdown_timeout_s=DRAIN_S,
     )
     return deployed(serve.ingress()(Replica)).bind(arguments.model, arguments.gpus, arguments.cpus)

@@ -56,7 +56,7 @@ def text(manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """The model card."""
     training, members = manifest["training"], manifest["members"]
     networks = "; ".join(f"{m['encoder']}, {m['parameters']:,} parameters" for m in members)
-    recipe, data = training["config"]["recipe"], training["config"]["data"]
+    recipes = "\n".join(f"| recipe | {recipe(run)} |" for run in runs_of(training))
     return f"""# {manifest["name"]} {manifest["version"]}
 
 Finds and classifies nuclei in H&E tissue at {manifest["mpp"]} um per pixel. **Research use only. Not for diagnostic
@@ -66,9 +66,7 @@ procedures.**
 |---|---|
 | networks | {networks} |
 | trained on | {training["data"]}; split {training["split"]} |
-| recipe | {recipe["epochs"]} epochs of {data["crops_per_epoch"]} crops of {data["crop"]} px, batch {recipe["batch"]}, \
-{recipe["optimizer"]} at {recipe["learning_rate"]}, {beginning(training)}{_teacher(training["config"])}; \
-the epoch of lowest validation loss |
+{recipes}
 | compute | {compute(training)} |
 | licence of the weights | {manifest["licence"]}: non-commercial, with attribution, share alike |
 | patch sizes, margin | {", ".join(map(str, manifest["patch_sizes"]))}; {manifest["margin"]} |
@@ -100,27 +98,48 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
     )
 
 
+def runs_of(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a manifest says of each member's run, in their order."""
+    return [training, *training.get("others", [])]
+
+
+def recipe(run: Mapping[str, Any]) -> str:
+    """How one network was trained."""
+    learnt, data = run["config"]["recipe"], run["config"]["data"]
+    return (
+        f"{learnt['epochs']} epochs of {data['crops_per_epoch']} crops of {data['crop']} px, batch {learnt['batch']}, "
+        f"{learnt['optimizer']} at {learnt['learning_rate']}, {beginning(run)}{_teacher(run['config'])}; "
+        "the epoch of lowest validation loss"
+    )
+
+
 def beginning(training: Mapping[str, Any]) -> str:
     """What a run began with, and what that had begun with."""
     config, earlier = training["config"], training.get("began_with")
     if earlier:
         name, epochs = earlier["config"]["name"], earlier["config"]["recipe"]["epochs"]
-        return f"from the weights of {name} ({epochs} epochs, {beginning(earlier)})"
+        return f"from the weights of {name} ({epochs} epochs, {beginning(earlier)}{_teacher(earlier['config'])})"
     if not config.get("encoder_weights"):
         return "from random weights"
     return f"encoder from the ImageNet weights of {config['encoder_weights']}, the rest from random ones"
 
 
 def _teacher(config: Mapping[str, Any]) -> str:
-    teacher = config.get("distill", {}).get("teacher")
-    return f", taught by the labels and by the maps of {teacher}" if teacher else ""
+    distilled = config.get("distill", {})
+    if not distilled.get("teacher"):
+        return ""
+    labels = "the labels and by " if distilled["hard"] else ""
+    return f", taught by {labels}the maps of {distilled['teacher']}"
 
 
 def compute(training: Mapping[str, Any]) -> str:
-    """Hours of training, those of the run that it began with among them, and the cost of a view."""
-    minutes, cost = _minutes(training), training.get("gflop")
+    """Hours of training, those of the runs that it began with among them, and the cost of a view."""
+    runs = runs_of(training)
+    minutes, costs = sum(map(_minutes, runs)), [run["gflop"] for run in runs if "gflop" in run]
     hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
-    return hours + (f"; {', '.join(f'{c:.2f}' for c in cost)} GFLOP a 256x256 view" if cost else "")
+    if minutes and any(run["config"].get("distill", {}).get("teacher") for run in runs):
+        hours += ", its teacher's not among them"
+    return hours + (f"; {sum(costs):.2f} GFLOP a 256x256 view" if costs else "")
 
 
 def _minutes(training: Mapping[str, Any]) -> float:

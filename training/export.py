@@ -31,6 +31,7 @@ from app.nuclei.artifact import SCHEMA, open_folder, prove, sha256_of
 from app.nuclei.engine import OUTPUTS, OnnxEngine, mean
 from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import HoverMaps, UInt8
+from training.card import runs_of
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.describe import gflop, parameters
@@ -161,11 +162,12 @@ def write_artifact(
 
 def licence_note(training: Mapping[str, Any]) -> str:
     """The licence of weights, and of those that they began with."""
-    run: Mapping[str, Any] | None = training
-    while run:
-        if run.get("config", {}).get("encoder_weights") == PACKAGED:
-            return LICENCE_NOTE + ENCODER_NOTE
-        run = run.get("began_with")
+    for member in runs_of(training):
+        run: Mapping[str, Any] | None = member
+        while run:
+            if run.get("config", {}).get("encoder_weights") == PACKAGED:
+                return LICENCE_NOTE + ENCODER_NOTE
+            run = run.get("began_with")
     return LICENCE_NOTE
 
 
@@ -186,11 +188,13 @@ def _write_golden(graphs: Sequence[Path], folder: Path) -> dict[str, Any]:
     return {"file": "golden.npz", "sha256": sha256_of(folder / "golden.npz"), "tolerance": GOLDEN_TOLERANCE}
 
 
-def manifest_of_run(run: Path, name: str, version: str) -> dict[str, Any]:
-    """The manifest of networks trained on Lizard by training.train, but for what the weights add.
+def manifest_of_runs(runs: Sequence[Path], name: str, version: str) -> dict[str, Any]:
+    """The manifest of networks trained on Lizard by training.train, one a run, but for what the weights add.
 
-    Operating point and temperature are those of training.tune, if it has run.
+    Operating point and temperature are chosen for the whole model: those beside the first run, if training.tune made
+    them. What the networks learnt from is the first run's too.
     """
+    run, *others = runs
     point = _chosen(run / "operating_point.json", hover.NATIVE.to_dict())
     config = json.loads((run / "config.json").read_text())
     training = {
@@ -198,10 +202,8 @@ def manifest_of_run(run: Path, name: str, version: str) -> dict[str, Any]:
         "licence": lizard.LICENCE,
         "split": f"by slide, {config['data']['validation']:.0%} for validation, seed {config['data']['split_seed']}",
         "revision": _revision(),
-        "config": config,
-        "minutes": _minutes(run / "metrics.csv"),
-        "began_with": _earlier(config),
-        "gflop": [round(gflop(build(config["network"]), PATCH_SIZES[0]), 2)],
+        **_record(run),
+        "others": [_record(other) for other in others],
     }
     return {
         "name": name,
@@ -225,13 +227,16 @@ def _chosen(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _earlier(config: dict[str, Any]) -> dict[str, Any] | None:
-    """The run whose weights a run began with: its config, minutes, and what it began with itself."""
-    if not config.get("begin_from"):
-        return None
-    run = Path(config["begin_from"]).parent
-    own = json.loads((run / "config.json").read_text())
-    return {"config": own, "minutes": _minutes(run / "metrics.csv"), "began_with": _earlier(own)}
+def _record(run: Path) -> dict[str, Any]:
+    """A run's config, minutes, cost of a view, and the same of the run whose weights it began with."""
+    config = json.loads((run / "config.json").read_text())
+    earlier = config.get("begin_from")
+    return {
+        "config": config,
+        "minutes": _minutes(run / "metrics.csv"),
+        "gflop": round(gflop(build(config["network"]), PATCH_SIZES[0]), 2),
+        "began_with": _record(Path(earlier).parent) if earlier else None,
+    }
 
 
 def _minutes(metrics: Path) -> float:
@@ -257,8 +262,7 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     arguments = parser.parse_args()
-    # Operating point and temperature are chosen for the whole model: those beside the first run count.
-    manifest = manifest_of_run(arguments.run[0], arguments.name, arguments.version)
+    manifest = manifest_of_runs(arguments.run, arguments.name, arguments.version)
     members = [TrainedMember.read(run / "best.pt") for run in arguments.run]
     card = f"# {arguments.name} {arguments.version}\n\nNot evaluated yet: run training.evaluate.\n"
     print(write_artifact(members, manifest, arguments.store, card, arguments.weights))

@@ -291,7 +291,11 @@ def main() -> None:
     parser.add_argument("--encoder-weights", type=Path, help="encoder learnt elsewhere (torchvision, timm, Cadene)")
     arguments = parser.parse_args()
     config = load(arguments.config)
+    if config.distill.teacher:
+        parser.error(f"{arguments.config} names a teacher: python -m training.distill trains with one")
     if arguments.encoder_weights:
+        if config.begin_from:
+            parser.error(f"{arguments.config} says what the run begins with: {config.begin_from}")
         config = config.model_copy(update={"encoder_weights": str(arguments.encoder_weights)})
     with team() as together:
         best = train(config, arguments.data, arguments.runs / config.name, together)

@@ -2,7 +2,7 @@
 
 Batches of 1, 2, 4, ... are timed until two in a row bring nothing, one takes too long, memory refuses or the time is
 over. On a CPU batching brings little, on a GPU much, so the limit can be no constant. What runs view after view is
-measured with one view, and takes a multiple of it.
+measured with one view, takes a multiple of it, and gets fewer patches for it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,13 @@ class Measured:
     def per(self, views: int) -> Measured:
         """What each of several views took that ran together."""
         return Measured(self.a / views, self.b / views, self.most)
+
+    def in_turn(self, views: int) -> Measured:
+        """What each of several views takes that run one after another: `most` is halved until all last LONGEST_S."""
+        most = self.most
+        while views > 1 < most and views * (self.a * most + self.b) > LONGEST_S:
+            most //= 2
+        return Measured(self.a, self.b, most)
 
 
 def measure(run: Callable[[int], float], budget_s: float) -> Measured:

@@ -59,7 +59,7 @@ class Enrolment:
             if engine.boarded and together in measured:
                 found = measured[together].per(len(views))
             else:
-                found = measured[Trial(bucket.patch_size, ONE_VIEW, engine.boards)]
+                found = measured[Trial(bucket.patch_size, ONE_VIEW, engine.boards)].in_turn(len(views))
             self.runner.calibrate(bucket, cost_model(found, bucket, members, engine.pads))
 
     def _measured(self, artifact: Artifact, engine: DeviceEngine, trial: Trial, budget_s: float) -> Measured:

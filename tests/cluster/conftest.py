@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,18 +35,18 @@ class Cluster:
     """A cluster with one deployment at most; `url` is its proxy's."""
 
     def __init__(self, store: Path, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port, statistics, metrics = free_ports(3)
         self.url = f"http://127.0.0.1:{port}"
         settings = {
             "KARYON_ALLOW_ANONYMOUS": "true",
             "KARYON_MODEL_STORE": str(store),
             "KARYON_SLIDE_FOLDER": str(store.parent / "slides"),
             "KARYON_CALIBRATION_S": "0.5",
-            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "PYTHONPATH": str(PROJECT),
         }
+        self._log = log
         with log.open("w") as errors:
             self._start(port, settings, errors)
         self._lines: queue.Queue[str] = queue.Queue()
@@ -87,7 +88,11 @@ class Cluster:
     def close(self) -> None:
         assert self.head.stdin is not None
         self.head.stdin.close()
-        self.head.wait(60)
+        try:
+            self.head.wait(START_S)
+        except subprocess.TimeoutExpired:
+            self.head.kill()
+            self.head.wait()
         self._reader.join()
         assert self.head.stdout is not None
         self.head.stdout.close()
@@ -104,9 +109,22 @@ class Cluster:
         for line in self.head.stdout:
             if line.startswith(("up", "served", "refused")):
                 self._lines.put(line.strip())
+        self._lines.put("ended")
 
     def _answer(self) -> str:
-        return self._lines.get(timeout=START_S)
+        answer = self._lines.get(timeout=START_S)
+        if answer == "ended":
+            raise ChildProcessError(self._log.read_text()[-4000:])
+        return answer
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def ancestors(pid: int) -> list[int]:

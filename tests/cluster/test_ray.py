@@ -139,13 +139,16 @@ def test_a_model_that_does_not_prove_itself_leaves_the_old_one_serving(served: C
     assert served.deploy("karyon-lite@1") == "served"
     with Load(served.url).going_on() as load:
         assert served.deploy("karyon-lite@3").startswith("refused")
+        assert len(served.replicas()) == 2
     assert load.failed == []
     assert {version for _, version in load.answers} == {"1"}
 
 
 def test_what_cannot_be_served_is_refused_before_anything_changes(served: Cluster) -> None:
+    before = served.replicas()
     assert "no-such-model" in served.deploy("no-such-model")
     assert "replica" in served.deploy("karyon-lite@1", replica=3)
+    assert served.replicas() == before
 
 
 def wait_until(true: Any, within_s: float) -> None:

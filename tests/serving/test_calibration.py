@@ -103,3 +103,9 @@ def test_views_and_members_multiply_what_was_measured():
     model = cost_model(Measured(0.1, 0.02, 4), bucket, members=2)
     assert model.estimate(5 * bucket.cost(2)) == pytest.approx(3 * (5 * 0.1 + 0.02))
     assert model.max_batch_cost == 4 * bucket.cost(2)
+
+
+@pytest.mark.parametrize(("views", "most"), [(1, 8), (2, 4), (3, 2), (8, 1), (50, 1)])
+def test_views_that_run_one_after_another_share_the_time_of_a_batch(views, most):
+    one = Measured(0.03, 0.005, 8)
+    assert one.in_turn(views) == Measured(one.a, one.b, most)

@@ -15,10 +15,10 @@ from app.nuclei import Segmenter, graphs, load_artifact
 from app.nuclei.artifact import HALF_TOLERANCE, prove
 from app.nuclei.engine import OnnxEngine
 from training import card, evaluate, export
-from training.config import RunConfig
+from training.config import DistillConfig, RunConfig
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
-from training.export import Disagreement, export_graph, golden_patch, licence_note, manifest_of_run, write_artifact
+from training.export import Disagreement, export_graph, golden_patch, licence_note, manifest_of_runs, write_artifact
 from training.network import build
 from training.scores import PAIRED
 from training.storage import quantise, shrink
@@ -41,7 +41,7 @@ def members() -> list[TrainedMember]:
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     run = tmp_path_factory.mktemp("run")
     (run / "config.json").write_text(RunConfig(name="run", network="lite-narrow").model_dump_json())
-    return manifest_of_run(run, "pair", "1")
+    return manifest_of_runs([run], "pair", "1")
 
 
 @pytest.fixture(scope="module")
@@ -112,25 +112,36 @@ def test_a_model_does_not_differ_from_itself(store: Path, data_root: Path) -> No
 def test_the_manifest_of_a_resumed_run_adds_up_its_minutes(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(RunConfig(name="run", network="lite-narrow").model_dump_json())
     (tmp_path / "metrics.csv").write_text("epoch,minutes\n0,4.5\n1,5.25\n")
-    assert manifest_of_run(tmp_path, "pair", "1")["training"]["minutes"] == 9.8
+    assert manifest_of_runs([tmp_path], "pair", "1")["training"]["minutes"] == 9.8
 
 
 def test_a_manifest_and_its_card_tell_what_a_run_began_with(tmp_path: Path) -> None:
     first = RunConfig(name="first", network="efficient-lite", encoder_weights="efficientnet_lite0")
-    later = RunConfig(name="later", network="efficient-lite", begin_from=str(tmp_path / "first" / "best.pt"))
-    for config, minutes in ((first, 30), (later, 60)):
+    later = RunConfig(
+        name="later",
+        network="efficient-lite",
+        begin_from=str(tmp_path / "first" / "best.pt"),
+        distill=DistillConfig(teacher="pair"),
+    )
+    plain = RunConfig(name="plain", network="lite")
+    for config, minutes in ((first, 30), (later, 60), (plain, 12)):
         (tmp_path / config.name).mkdir()
         (tmp_path / config.name / "config.json").write_text(config.model_dump_json())
         (tmp_path / config.name / "metrics.csv").write_text(f"epoch,minutes\n0,{minutes}\n")
-    training = manifest_of_run(tmp_path / "later", "pair", "1")["training"]
+    training = manifest_of_runs([tmp_path / "later"], "pair", "1")["training"]
     assert training["began_with"]["config"]["name"] == "first"
     assert card.beginning(training) == (
         "from the weights of first (50 epochs, encoder from the ImageNet weights of efficientnet_lite0, "
         "the rest from random ones)"
     )
-    assert card.compute(training).startswith("1.5 hours")
+    assert card.compute(training) == "1.5 hours of training, its teacher's not among them; 4.12 GFLOP a 256x256 view"
+    assert ", taught by the labels and by the maps of pair; " in card.recipe(training)
     assert "EfficientNet-Lite0" in licence_note(training)
     assert "EfficientNet-Lite0" not in licence_note({"config": {}})
+    both = manifest_of_runs([tmp_path / "plain", tmp_path / "later"], "pair", "1")["training"]
+    assert [card.recipe(run) for run in card.runs_of(both)][1] == card.recipe(training)
+    assert card.compute(both) == "1.7 hours of training, its teacher's not among them; 12.20 GFLOP a 256x256 view"
+    assert "EfficientNet-Lite0" in licence_note(both)
 
 
 def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_path: Path) -> None:

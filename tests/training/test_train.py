@@ -20,7 +20,7 @@ from training.data.crops import GridCrops
 from training.distributed import Team
 from training.profiling import profile
 from training.state import State
-from training.train import Diverged, learning_rate, train
+from training.train import Diverged, learning_rate, main, train
 
 
 def _config(epochs: int = 2, **recipe: object) -> RunConfig:
@@ -168,3 +168,25 @@ def test_a_profile_names_where_the_time_of_a_step_goes(data: Path) -> None:
     clock = profile(_config(), data, steps=1, warm=0)
     assert list(clock.seconds) == ["waiting for data", "forward", "loss", "backward", "optimizer and averaging"]
     assert clock.table(1).count("\n") == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "refusal"),
+    [
+        ('network = "lite-narrow"\n[distill]\nteacher = "pair"', [], "names a teacher"),
+        ('network = "lite-narrow"\nbegin_from = "best.pt"', ["--encoder-weights", "file"], "begins with: best.pt"),
+    ],
+)
+def test_a_command_that_would_train_otherwise_than_the_config_says_is_refused(
+    content: str,
+    options: list[str],
+    refusal: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "run.toml").write_text('name = "run"\n' + content)
+    monkeypatch.setattr("sys.argv", ["training.train", str(tmp_path / "run.toml"), *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert refusal in capsys.readouterr().err
