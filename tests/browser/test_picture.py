@@ -6,7 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from shapely import Polygon, box
+from shapely.geometry import shape
 
+SIDE = 256  # of the tile
 PAINTED = """() => {
   const canvas = document.querySelector("canvas.lines");
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -32,6 +35,29 @@ def painted(page: Any) -> int:
 def counts(page: Any) -> dict[str, int]:
     shown = page.locator("#nuclei [data-count]")
     return {row.get_attribute("data-count"): int(row.inner_text().replace(",", "")) for row in shown.all()}
+
+
+def on_screen(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a point of the tile lies: the image fills the shorter side of the stage."""
+    stage = page.locator("#canvas").bounding_box()
+    side = min(stage["width"], stage["height"])
+    left, top = stage["x"] + (stage["width"] - side) / 2, stage["y"] + (stage["height"] - side) / 2
+    return left + x / SIDE * side, top + y / SIDE * side
+
+
+@pytest.fixture
+def features(karyon, tile) -> list[dict[str, Any]]:
+    """What the service finds in the tile."""
+    answer = httpx.post(f"{karyon.address}/v1/segment", content=tile, timeout=60).json()
+    found: list[dict[str, Any]] = answer["features"]
+    return found
+
+
+def centred_in(region: Polygon, features: list[dict[str, Any]]) -> int:
+    """Nuclei with their centre in a region: some, but not all, or the region tells nothing."""
+    inside = sum(region.contains(shape(feature["geometry"]).centroid) for feature in features)
+    assert 0 < inside < len(features)
+    return inside
 
 
 def test_the_counts_shown_are_the_services(analysed, karyon, tile):
@@ -84,15 +110,10 @@ def test_dragging_moves_the_image(analysed):
     assert analysed.evaluate(FINGERPRINT) != before
 
 
-def test_a_click_on_a_nucleus_tells_what_is_known_of_it(analysed, karyon, tile):
-    features = httpx.post(f"{karyon.address}/v1/segment", content=tile, timeout=60).json()["features"]
+def test_a_click_on_a_nucleus_tells_what_is_known_of_it(analysed, features):
     largest = max(features, key=lambda f: f["properties"]["measurements"]["Area px^2"])
     ring = largest["geometry"]["coordinates"][0]
-    x, y = (sum(point[axis] for point in ring[:-1]) / (len(ring) - 1) for axis in (0, 1))
-    box = analysed.locator("#canvas").bounding_box()
-    side = min(box["width"], box["height"])
-    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
-    analysed.mouse.click(left + x / 256 * side, top + y / 256 * side)
+    analysed.mouse.click(*on_screen(analysed, *(sum(p[axis] for p in ring[:-1]) / (len(ring) - 1) for axis in (0, 1))))
     shown = analysed.locator("#nucleus")
     shown.wait_for()
     assert largest["properties"]["classification"]["name"] in shown.inner_text()
@@ -106,27 +127,24 @@ def test_the_whole_view_as_region_holds_every_nucleus(analysed):
     assert analysed.inner_text("#region-total") == analysed.inner_text("#total")
 
 
-def test_a_drawn_rectangle_holds_a_part_of_them(analysed):
+def test_a_drawn_rectangle_counts_the_nuclei_centred_in_it(analysed, features):
     analysed.get_by_role("button", name="Rectangle").click()
-    box = analysed.locator("#canvas").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    analysed.mouse.move(x, y)
+    analysed.mouse.move(*on_screen(analysed, 20.5, 80.5))
     analysed.mouse.down()
-    analysed.mouse.move(x + 200, y + 200, steps=4)
+    analysed.mouse.move(*on_screen(analysed, 140.5, 185.5), steps=4)
     analysed.mouse.up()
-    inside = int(analysed.inner_text("#region-total"))
-    assert 0 < inside < int(analysed.inner_text("#total"))
+    assert int(analysed.inner_text("#region-total")) == centred_in(box(20.5, 80.5, 140.5, 185.5), features)
     assert "mm²" in analysed.inner_text("#region")
 
 
-def test_a_polygon_is_drawn_by_clicks_and_closed_by_enter(analysed):
+def test_a_polygon_is_drawn_by_clicks_and_closed_by_enter(analysed, features):
+    corners = [(20, 80), (200, 80), (100, 230)]
     analysed.get_by_role("button", name="Polygon").click()
-    box = analysed.locator("#canvas").bounding_box()
-    for x, y in ((0.3, 0.3), (0.7, 0.3), (0.5, 0.7)):
-        analysed.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    for corner in corners:
+        analysed.mouse.click(*on_screen(analysed, *corner))
     analysed.locator("#canvas").focus()
     analysed.keyboard.press("Enter")
-    assert 0 < int(analysed.inner_text("#region-total")) < int(analysed.inner_text("#total"))
+    assert int(analysed.inner_text("#region-total")) == centred_in(Polygon(corners), features)
 
 
 def test_everything_can_be_done_by_keyboard(analysed):
