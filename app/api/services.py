@@ -13,7 +13,7 @@ from anyio import CapacityLimiter, to_thread
 
 from app.api.analysis import PATCHES_AT_ONCE, WRITERS, Analysis, Limits, Result, check_grid, result_headers, scale
 from app.api.cache import Question, ResultCache, Written, question
-from app.api.decoding import DecodedImage, announced, decode
+from app.api.decoding import DecodedImage, announced, decode, header_is_near
 from app.api.pricing import Price, price
 from app.api.slideservices import SlideServices
 from app.api.uploads import FORM, image_bytes, media_type
@@ -153,7 +153,10 @@ class Services:
             Refusal: whatever is wrong with header, parameters or model.
         """
         with timed(record, "decode"):
-            image = await to_thread.run_sync(announced, data, self.limits.max_pixels, limiter=self.decoders)
+            if header_is_near(data):
+                image = announced(data, self.limits.max_pixels)
+            else:
+                image = await to_thread.run_sync(announced, data, self.limits.max_pixels, limiter=self.decoders)
         mpp = scale(order.mpp, image, self.limits)
         resident = await self.resident(order.model)
         record.model = resident.artifact.name

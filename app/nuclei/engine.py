@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ import numpy as np
 from app.nuclei import graphs
 from app.nuclei.artifact import Artifact
 from app.nuclei.errors import EngineUnavailable
+from app.nuclei.lanes import Lanes, joined
 from app.nuclei.onboard import Board, Staged
 from app.nuclei.types import HoverMaps, UInt8
 from app.nuclei.views import VIEWS, View, average
@@ -28,6 +30,9 @@ CUDA = "CUDAExecutionProvider"
 OUTPUTS = graphs.MAPS
 
 Precision = Literal["float32", "float16"]
+
+LIGHT = 16_000_000
+"""Parameters of a model whose patches run side by side on a CPU: its weights are then in memory twice (64 MB more)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class OnnxEngine:
         precision: type that the networks calculate in.
         board: runs whole batches on the device, views and averaging included; None where that is done here.
         pads: whether batches are filled up to a power of two: a GPU prepares itself anew for every new size.
+        narrow: the same members in sessions that use one core each; none where patches do not run side by side.
+        lanes: run patches side by side in those; None where all cores work on one patch after the other.
     """
 
     sessions: tuple[InferenceSession, ...]
@@ -53,6 +60,8 @@ class OnnxEngine:
     precision: str = "float32"
     board: Board | None = None
     pads: bool = False
+    narrow: tuple[InferenceSession, ...] = ()
+    lanes: Lanes | None = None
 
     @classmethod
     def open(
@@ -78,15 +87,16 @@ class OnnxEngine:
             EngineUnavailable: ONNX Runtime is missing, or fell back to another device (it does so silently).
         """
         onnxruntime = _runtime(provider)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cpu_limit()
-        options.log_severity_level = 3
-        # Idle threads that spin take the CPU from separation and from other requests.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        threads = threads or cpu_limit()
         share = None if memory is None else memory // (len(artifact.files) + 1)  # the last is for the averaging
         chosen = (provider, provider_options(provider, precision, share))
 
-        def opened(graph: Path | bytes) -> InferenceSession:
+        def opened(graph: Path | bytes, cores: int = threads) -> InferenceSession:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = cores
+            options.log_severity_level = 3
+            # Idle threads that spin take the CPU from separation and from other requests.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             try:
                 session = onnxruntime.InferenceSession(graph, options, providers=[chosen])
             except Exception as error:
@@ -102,15 +112,21 @@ class OnnxEngine:
         if boarded or (boarded is None and provider == CUDA):
             sets = [VIEWS[:1], *(artifact.manifest.views(name) for name in artifact.manifest.profiles)]
             board = Board.lay(sessions, sets, "cuda" if provider == CUDA else "cpu", opened)
+        run_options = onnxruntime.RunOptions()
+        narrow: tuple[InferenceSession, ...] = ()
+        if provider == CPU and threads > 1 and sum(m.parameters for m in artifact.manifest.members) <= LIGHT:
+            narrow = tuple(opened(_graph(file, precision), 1) for file in artifact.files)
         return cls(
             sessions,
             provider,
-            onnxruntime.RunOptions(),
+            run_options,
             artifact.manifest.patch_sizes[0],
             f"onnxruntime {onnxruntime.__version__}",
             precision,
             board,
             pads=provider == CUDA,
+            narrow=narrow,
+            lanes=Lanes.open(threads, partial(_averaged, narrow, run_options)) if narrow else None,
         )
 
     @property
@@ -132,8 +148,12 @@ class OnnxEngine:
         """Mean of the members' maps; see `Engine`."""
         if self.board is not None:
             return self.finish(self.stage(patches, VIEWS[:1]))
+        aside = self.lanes.share(len(patches)) if self.lanes else 0
+        if self.lanes and aside:
+            maps = self.lanes.predict(patches[:aside])
+            return maps if aside == len(patches) else joined([maps, self.predict(patches[aside:])])
         rows = self.padded(len(patches))
-        return mean([_run(session, _filled(patches, rows), self.options) for session in self.sessions])[: len(patches)]
+        return _averaged(self.sessions, self.options, _filled(patches, rows))[: len(patches)]
 
     def predict_views(self, patches: UInt8, views: Sequence[View]) -> HoverMaps:
         """Mean over views and members; on the device where it does that, else by flips here."""
@@ -177,7 +197,7 @@ class OnnxEngine:
             for views in self.board.ends:
                 self.board.run(self.board.stage(tiny, views, 1), options)
             return
-        for session in self.sessions:
+        for session in (*self.sessions, *self.narrow):
             _run(session, tiny, options)
 
 
@@ -244,6 +264,10 @@ def _filled(patches: UInt8, rows: int) -> UInt8:
     if rows == len(patches):
         return patches
     return np.concatenate([patches, np.zeros((rows - len(patches), *patches.shape[1:]), np.uint8)])
+
+
+def _averaged(sessions: Sequence[InferenceSession], options: RunOptions, patches: UInt8) -> HoverMaps:
+    return mean([_run(session, patches, options) for session in sessions])
 
 
 def _run(session: InferenceSession, patches: UInt8, options: RunOptions) -> HoverMaps:

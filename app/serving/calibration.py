@@ -29,7 +29,7 @@ GOOD_ENOUGH = 0.95  # of the best rate: the smallest batch that reaches it is th
 LONGEST_S = 0.25
 """A batch of several patches takes no longer: whoever comes meanwhile waits for its end, and whoever has few requests
 open has the next one ready in time to share the batch after it."""
-FORMAT = 2
+FORMAT = 3  # of what is kept, and of the way in which batches run
 
 Key = dict[str, str | int]
 

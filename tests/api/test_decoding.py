@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.decoding import decode, upright
+from app.api.decoding import SMALL_JPEG, decode, header_is_near, upright
 from app.nuclei.errors import InvalidImage, PayloadTooLarge, Refusal, UnsupportedMediaType
 
 LIMIT = 1_000_000
@@ -187,6 +187,20 @@ def huge_tiff() -> bytes:
     tags = [(256, 100_000), (257, 100_000), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 100_000), (279, 9)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return struct.pack("<4sIH", b"II*\0", 8, len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "near"), [("png", True), ("jpeg", True), ("large jpeg", False), ("tiff", False), ("text", False)]
+)
+def test_a_header_is_near_in_every_png_and_in_a_small_jpeg(noise, encoded, kind, near):
+    files = {
+        "png": encoded(noise) + bytes(SMALL_JPEG),
+        "jpeg": encoded(noise, "jpeg"),
+        "large jpeg": encoded(noise, "jpeg") + bytes(SMALL_JPEG),
+        "tiff": as_tiff(noise, photometric="rgb"),
+        "text": b"no image",
+    }
+    assert header_is_near(files[kind]) is near
 
 
 @pytest.mark.parametrize("make", [huge_png, huge_jpeg, huge_tiff])

@@ -4,12 +4,15 @@
 
 Announces itself as `karyon serve` does. `POST /v1/segment` takes a tile and answers at once: so the load generator
 runs while the network is measured, as it does while the service is. `GET /measure?seconds=8` runs the network for so
-long, at the batch size that the service's own calibration finds, and answers with `{"patches", "seconds", "batch"}`.
+long, in turn as ONNX Runtime has it (`plain`: a session with all cores, whole batches) and as the service drives it
+(`lanes`: patches of a batch side by side, `app.nuclei.lanes`), each at the batch size that the service's calibration
+finds for it, and answers with patches per second of both.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from urllib.parse import parse_qs
 
@@ -36,8 +39,8 @@ class Bare:
 
     def __init__(self, engine: OnnxEngine) -> None:
         """Calibrated like the service."""
-        self._engine = engine
-        self._batch = measure(self._seconds, CALIBRATION_S).most
+        ways = {"plain": replace(engine, lanes=None), "lanes": engine}
+        self._ways = {name: (way, measure(partial(_seconds, way), CALIBRATION_S).most) for name, way in ways.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,16 +55,18 @@ class Bare:
         await send({"type": "http.response.body", "body": body})
 
     def _run(self, seconds: float) -> dict[str, float]:
-        began, patches = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - began) < seconds:
-            self._seconds(self._batch)
-            patches += self._batch
-        return {"patches": patches, "seconds": elapsed, "batch": self._batch}
+        began, spent, patches = time.perf_counter(), dict.fromkeys(self._ways, 0.0), dict.fromkeys(self._ways, 0)
+        while time.perf_counter() - began < seconds:
+            for name, (way, batch) in self._ways.items():
+                spent[name] += _seconds(way, batch)
+                patches[name] += batch
+        return {name: patches[name] / spent[name] for name in self._ways}
 
-    def _seconds(self, count: int) -> float:
-        began = time.perf_counter()
-        self._engine.predict(np.full((count, PATCH, PATCH, 3), 200, np.uint8))
-        return time.perf_counter() - began
+
+def _seconds(engine: OnnxEngine, count: int) -> float:
+    began = time.perf_counter()
+    engine.predict(np.full((count, PATCH, PATCH, 3), 200, np.uint8))
+    return time.perf_counter() - began
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_lite
 
 Runs of the whole Segmenter and of the network alone are interleaved, so that a busy machine slows both alike; the share
-of the network is the figure to trust, patches a second depend on the machine.
+of the network is the figure to trust, patches a second depend on the machine. So are batches of as many patches as
+there are cores, in lanes (`app.nuclei.lanes`) and by all cores one patch after the other.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from skimage.data import immunohistochemistry
 
 from app.nuclei import Segmenter, hover, load_artifact
-from app.nuclei.engine import cpu_limit
+from app.nuclei.engine import OnnxEngine, cpu_limit
 from tests.benchmarks.results import merge
 
 BAR = 10.0
@@ -41,9 +43,13 @@ def main() -> None:
     hover.warm_up()
     segmenter = Segmenter(load_artifact("karyon-lite"))
     image = np.ascontiguousarray(immunohistochemistry()[:PATCH, :PATCH])
+    engine, batch = OnnxEngine.open(segmenter.artifact), np.stack([image] * max(2, cpu_limit()))
+    wide = replace(engine, lanes=None)
     work = {
         "all": lambda: segmenter.segment(image, mpp=0.5, profile="fast"),
         "network": lambda: segmenter.engine.predict(image[None]),
+        "lanes": lambda: engine.predict(batch),
+        "wide": lambda: [wide.predict(patch[None]) for patch in batch],
     }
     for run in work.values():
         run()
@@ -51,9 +57,10 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, run in work.items():
             times[name].append(seconds(run))
-    whole, network = (statistics.median(times[name]) for name in ("all", "network"))
+    whole, network, lanes, one_by_one = (statistics.median(times[name]) for name in work)
     print(
-        f"{cpu_limit()} threads: {1 / whole:.1f} patches/s, {1000 * whole:.1f} ms each, network {network / whole:.0%}"
+        f"{cpu_limit()} threads: {1 / whole:.1f} patches/s, {1000 * whole:.1f} ms each, network {network / whole:.0%}; "
+        f"network alone {len(batch) / one_by_one:.1f} patches/s one by one, {len(batch) / lanes:.1f} in lanes"
     )
     merge(
         [
@@ -63,7 +70,14 @@ def main() -> None:
                 "unit": f"patches/s on {cpu_limit()} threads",
                 "bar": BAR,
                 "holds": 1 / whole >= BAR,
-            }
+            },
+            {
+                "name": "lite_lanes_ratio",
+                "value": round(one_by_one / lanes, 3),
+                "unit": "x the patches/s of all cores on one patch after the other",
+                "bar": None,
+                "holds": None,
+            },
         ]
     )
 
