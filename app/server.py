@@ -7,7 +7,9 @@ answered is told that the service stops -> connections are cut. The exit status 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from queue import SimpleQueue
 
 import uvicorn
 
@@ -39,31 +41,33 @@ class Server(uvicorn.Server):
         self._lifecycle = lifecycle
         self._delay_s = delay_s
         self._last_call = last_call
+        self._asked: SimpleQueue[None] = SimpleQueue()
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end."""
+        """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end.
+
+        A signal may stand in the middle of anything, also of the start of a thread, whose lock is held then: so nothing
+        is done here but what may be done anywhere.
+        """
         if self._lifecycle.state is State.DRAINING:  # asked a second time
             self.force_exit = self.should_exit = True
             return
         self._lifecycle.drain(self._delay_s)
-        _after(self._delay_s, self._leave)
+        self._asked.put(None)
 
     def _leave(self) -> None:
+        self._asked.get()
+        time.sleep(self._delay_s)
         self.should_exit = True
         if self.config.timeout_graceful_shutdown is not None:
-            _after(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S), self._last_call)
+            time.sleep(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S))
+            self._last_call()
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Listen, and say where: with port 0 nobody else knows."""
+        threading.Thread(target=self._leave, name="karyon-leave", daemon=True).start()  # it keeps nobody from ending
         await super().startup(sockets)  # type: ignore[arg-type]
         for server in self.servers:
             for socket in server.sockets:
                 host, port = socket.getsockname()[:2]
                 log("listening", host=host, port=port)
-
-
-def _after(seconds: float, call: Callable[[], None]) -> None:
-    """Call from a thread that keeps nobody from ending: a signal handler may stand in the middle of anything."""
-    timer = threading.Timer(seconds, call)
-    timer.daemon = True
-    timer.start()

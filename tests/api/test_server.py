@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -254,6 +255,15 @@ def test_what_fits_into_the_time_is_finished_to_its_end(app, png, valve):
     assert [answer.status_code for answer in answers] == [200] * 4
 
 
+def test_a_signal_in_the_middle_of_a_threads_start_is_taken_too(app, png, monkeypatch):
+    with serving(app) as (server, _):
+        with monkeypatch.context() as starting:
+            starting.setattr(threading.Thread, "start", None)  # its lock is not to be had twice
+            server.handle_exit(signal.SIGTERM, None)
+        wait_for(lambda: server.should_exit, "the server to leave")
+    assert server.force_exit is False
+
+
 def test_after_sigterm_a_process_is_unready_and_serves_on_for_a_moment(onnx_store, png):
     with process(onnx_store, KARYON_DRAIN_DELAY_S="3") as (server, address):
         server.send_signal(signal.SIGTERM)
@@ -286,6 +296,7 @@ def test_sigterm_under_load_fails_nobody_who_came_in_time(onnx_store, png):
 
     with process(onnx_store, KARYON_DRAIN_DELAY_S="3") as (server, address):
         askers = [threading.Thread(target=keep_asking, args=(address,)) for _ in range(4)]
+        askers.append(threading.Thread(target=lambda: deque(server.stderr, 0)))  # a full pipe would stop the service
         for asker in askers:
             asker.start()
         wait_for(lambda: sum(status == 200 for _, status in answers) > 4, "the load")
