@@ -134,7 +134,8 @@ def assemble(settings: Settings, open_engine: EngineOpener) -> Services:
 
     enrolment = Enrolment(runner, Shelf(cache_folder(settings)), settings.calibration_s, threads)
     load = partial(load_artifact, store=settings.model_store)
-    models, slots = Models(load, opened, settings.models_in_memory, enrolment.enrol), Slots(threads)
+    models = Models(load, opened, settings.models_in_memory, enrolment.enrol, partial(in_memory, metrics))
+    slots = Slots(threads)
     postprocess = _postprocess(settings, threads, metrics)
     lifecycle, analysts = Lifecycle(), Analysts(settings, models, runner, slots, postprocess, metrics)
     # All in the room are served side by side: each has a thread, which waits for the device most of the time.
@@ -235,8 +236,6 @@ def announce(services: Services) -> None:
     """Say which model serves, and under which licence."""
     resident = services.models.get(services.settings.model)
     artifact, provider = resident.artifact, resident.engine.provider
-    labels = (artifact.name, artifact.version, artifact.sha256, provider, "active")
-    services.metrics.model_info.labels(*labels).set(1)
     log(
         "ready",
         model=artifact.name,
@@ -249,11 +248,22 @@ def announce(services: Services) -> None:
     )
 
 
+def in_memory(metrics: Metrics, resident: Resident, is_there: bool) -> None:
+    """Count a model that is in memory, and no longer one that left."""
+    artifact = resident.artifact
+    labels = (artifact.name, artifact.version, artifact.sha256, resident.engine.provider, "active")
+    if is_there:
+        metrics.model_info.labels(*labels).set(1)
+    else:
+        metrics.model_info.remove(*labels)
+
+
 def give_up(services: Services, error: Exception) -> None:
     """Say why the model does not serve; the process stays up, unready."""
     name, _, version = services.settings.model.partition("@")
     with suppress(ArtifactError):
         version = version or active_version(services.settings.model_store or default_store(), name)
+    services.metrics.model_info.clear()  # it may have come into memory before it failed
     services.metrics.model_info.labels(name, version, "", "", State.FAILED).set(1)
     reason = f"{type(error).__name__}: {error}"
     log("the model does not serve", logging.ERROR, model=services.settings.model, reason=reason)

@@ -93,7 +93,13 @@ class Metrics:
         )
         self.cache_bytes = self._gauge("cache_bytes", "results kept in memory")
         self.model_info = self._gauge(
-            "model_info", "1 for each model in memory or failed", "name", "version", "digest", "provider", "state"
+            "model_info",
+            "1 for each model in memory, or for the default one that failed",
+            "name",
+            "version",
+            "digest",
+            "provider",
+            "state",
         )
         self.load_seconds = self._gauge("model_load_duration_seconds", "start of the default model", "phase")
 
@@ -110,6 +116,11 @@ class Metrics:
         """Count the time that a request, or an image of it, spent in each stage."""
         for stage, seconds in record.stages.items():
             self.stage_seconds.labels(stage, record.bucket).observe(seconds)
+
+    def count_nuclei(self, counts: Mapping[str, int], model: str) -> None:
+        """Count what was found in an image or a window of a slide, per class."""
+        for name, count in counts.items():
+            self.instances.labels(name, model).inc(count)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

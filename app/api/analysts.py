@@ -62,7 +62,12 @@ class Analysts:
         tickets = _Tickets(self, resident, profile, job_id, tenant)
         artifact, facts = resident.artifact, self.facts(resident)
         return Analyst(
-            artifact, profile, tickets.segmenter, lambda sha256: facts.context(sha256, job_id), tickets.cancel
+            artifact,
+            profile,
+            tickets.segmenter,
+            lambda sha256: facts.context(sha256, job_id),
+            tickets.cancel,
+            lambda found: self.metrics.count_nuclei(found.counts, artifact.name),
         )
 
     def facts(self, resident: Resident) -> Analysis:

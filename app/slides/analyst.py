@@ -33,6 +33,7 @@ class Analyst:
         segmenter: opens what finds nuclei, for one window at a time; several may be open.
         context: what answers say besides their nuclei, from the digest of what was analysed.
         cancel: gives up all that is open; what runs ends soon with `Abandoned`.
+        found: told of each window's nuclei, those in its margin among them.
     """
 
     artifact: Artifact
@@ -40,6 +41,7 @@ class Analyst:
     segmenter: Callable[[], AbstractContextManager[Segmenter]]
     context: Callable[[str], RequestContext]
     cancel: Callable[[], None] = lambda: None
+    found: Callable[[Segmentation], None] = lambda segmentation: None
 
     def key(self, mpp: Mpp) -> ModelKey:
         """By what results of this model and profile are told from others."""
@@ -76,6 +78,7 @@ class Analyst:
             raise
         except Exception as error:
             raise InferenceFailed("the model failed on a window of the slide") from error
+        self.found(found)
         level = source.levels[0]
         return self._tile(found, window.place(grid, (level.width, level.height)), step, seen)
 

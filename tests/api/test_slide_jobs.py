@@ -21,6 +21,7 @@ pytestmark = pytest.mark.anyio
 IMAGE = draw_tissue(700, 900, seed=5)
 OCTETS = {"Content-Type": "application/octet-stream"}
 ENDED = ("done", "failed", "cancelled")
+COUNTED = "nuclei_instances_total{"
 
 
 @pytest.fixture
@@ -90,6 +91,9 @@ async def test_a_job_finds_the_nuclei_of_the_slide(serving, slide_png, ink):
         whole = Segmenter(artifact, ink).segment(IMAGE, 0.5, "fast")
         found = totals(database_of(service), slide[-32:])
         assert dict(zip(whole.counts, found.counts, strict=True)) == whole.counts
+        metrics = (await service.http.get("/metrics")).text
+        counted = sum(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(COUNTED))
+        assert counted >= sum(whole.counts.values())  # windows overlap
         shown = (await service.http.get(slide)).json()
         assert (shown["jobs"], shown["model"]["name"]) == ([{"id": state["id"], "state": "done"}], "ink")
 

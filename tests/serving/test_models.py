@@ -93,6 +93,23 @@ def test_the_least_used_one_leaves(models, shelf):
     assert shelf.asked == ["a", "b", "c", "b"]
 
 
+def test_a_model_is_in_memory_once_however_it_is_spelled():
+    opened = []
+    models = Models(lambda reference: Model("a"), lambda artifact: opened.append(1) or Flat(), keep=2)
+    assert models.get("a") is models.get("a@1") is models.find("a@1")
+    assert len(opened) == 1
+
+
+def test_who_watches_hears_what_comes_into_memory_and_what_leaves(shelf):
+    heard = []
+    models = Models(
+        shelf.load, lambda artifact: Flat(), keep=1, watch=lambda one, there: heard.append((one.artifact.name, there))
+    )
+    for name in ("a", "a", "b"):
+        models.get(name)
+    assert heard == [("a", True), ("b", True), ("a", False)]
+
+
 def test_a_model_that_drifts_is_refused_and_never_kept(models, shelf):
     for _ in range(2):
         with pytest.raises(NotReady):
