@@ -135,11 +135,17 @@ def _teacher(config: Mapping[str, Any]) -> str:
 def compute(training: Mapping[str, Any]) -> str:
     """Hours of training, those of the runs that it began with among them, and the cost of a view."""
     runs = runs_of(training)
-    minutes, costs = sum(map(_minutes, runs)), [run["gflop"] for run in runs if "gflop" in run]
+    minutes, costs = sum(map(_minutes, runs)), [gflop_of(run) for run in runs if "gflop" in run]
     hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
     if minutes and any(run["config"].get("distill", {}).get("teacher") for run in runs):
         hours += ", its teacher's not among them"
     return hours + (f"; {sum(costs):.2f} GFLOP a 256x256 view" if costs else "")
+
+
+def gflop_of(run: Mapping[str, Any]) -> float:
+    """What a view costs; manifests of the first models have it in a list."""
+    cost = run["gflop"]
+    return float(sum(cost) if isinstance(cost, list) else cost)
 
 
 def _minutes(training: Mapping[str, Any]) -> float:

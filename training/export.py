@@ -10,7 +10,6 @@ read back as the service reads it, has proved its golden pair.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import subprocess
@@ -34,9 +33,9 @@ from app.nuclei.types import HoverMaps, UInt8
 from training.card import runs_of
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
-from training.describe import gflop, parameters
+from training.describe import parameters
 from training.encoder_weights import PACKAGED
-from training.network import build
+from training.record import record_of
 from training.storage import shrink
 
 Weights = Literal["float32", "int8"]
@@ -86,7 +85,7 @@ def export_graph(network: nn.Module, path: Path) -> None:
     assert program is not None
     program.save(path)
     bare(path)
-    worst = max(_difference(deployed, path, batch) for batch in (1, 5))
+    worst = max(difference(deployed, path, batch) for batch in (1, 5))
     if not worst <= AGREEMENT:
         path.unlink()
         raise Disagreement(f"ONNX Runtime and torch differ by {worst:.1e}, allowed {AGREEMENT:.0e}")
@@ -103,7 +102,8 @@ def bare(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _difference(deployed: Deployed, path: Path, batch: int) -> float:
+def difference(deployed: Deployed, path: Path, batch: int) -> float:
+    """Largest difference of any map between a network and a graph, over so many golden patches."""
     patches = np.stack([golden_patch(step) for step in range(batch)])
     return _run(path, patches).furthest_from(TorchEngine(deployed).predict(patches))
 
@@ -202,8 +202,8 @@ def manifest_of_runs(runs: Sequence[Path], name: str, version: str) -> dict[str,
         "licence": lizard.LICENCE,
         "split": f"by slide, {config['data']['validation']:.0%} for validation, seed {config['data']['split_seed']}",
         "revision": _revision(),
-        **_record(run),
-        "others": [_record(other) for other in others],
+        **record_of(run),
+        "others": [record_of(other) for other in others],
     }
     return {
         "name": name,
@@ -225,26 +225,6 @@ def manifest_of_runs(runs: Sequence[Path], name: str, version: str) -> dict[str,
 def _chosen(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else otherwise
     return chosen
-
-
-def _record(run: Path) -> dict[str, Any]:
-    """A run's config, minutes, cost of a view, and the same of the run whose weights it began with."""
-    config = json.loads((run / "config.json").read_text())
-    earlier = config.get("begin_from")
-    return {
-        "config": config,
-        "minutes": _minutes(run / "metrics.csv"),
-        "gflop": round(gflop(build(config["network"]), PATCH_SIZES[0]), 2),
-        "began_with": _record(Path(earlier).parent) if earlier else None,
-    }
-
-
-def _minutes(metrics: Path) -> float:
-    """Wall time of all epochs; 0 where no record of them is left."""
-    if not metrics.exists():
-        return 0.0
-    with metrics.open(newline="") as file:
-        return round(sum(float(row["minutes"]) for row in csv.DictReader(file)), 1)
 
 
 def _revision() -> str:

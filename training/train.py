@@ -33,6 +33,7 @@ from training.distributed import Team, team
 from training.encoder_weights import load_encoder
 from training.loading import batches_of, loader, moved
 from training.network import Logits, build
+from training.record import remember_beginning
 from training.state import State
 
 
@@ -74,9 +75,7 @@ def train(
     training, validation = split(config, data)
     crops = crops or random_crops(config, training)
     judge = loader(judged_crops(config, validation), config.recipe.batch, config, workers=0)
-    state = start(config, together)
-    if (folder / "checkpoint.pt").exists():
-        state.load(folder / "checkpoint.pt")
+    state = resume(config, folder, together)
     learner = together.wrap(state.network)
     while state.epoch < config.recipe.epochs and not _tired(state, config.recipe):
         began = time.monotonic()
@@ -104,11 +103,24 @@ def prepare(config: RunConfig, folder: Path, together: Team) -> None:
         (folder / "config.json").write_text(config.model_dump_json(indent=1))
 
 
+def resume(config: RunConfig, folder: Path, together: Team) -> State:
+    """Where the run folder's checkpoint stands, or the start; what a run began with is needed only there."""
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        state = start(config.model_copy(update={"begin_from": "", "encoder_weights": ""}), together)
+        state.load(checkpoint)
+        return state
+    state = start(config, together)
+    if config.begin_from and together.leads:
+        remember_beginning(folder, config.begin_from)
+    return state
+
+
 def start(config: RunConfig, together: Team) -> State:
     """A network before its first batch: from random weights, an encoder that was learnt elsewhere, or an earlier run.
 
     Raises:
-        ValueError: the earlier run trained another network.
+        ValueError: the earlier run trained another network, or divided its images otherwise.
     """
     torch.manual_seed(config.seed)
     network = build(config.network, config.dropout)
@@ -116,10 +128,21 @@ def start(config: RunConfig, together: Team) -> State:
         earlier = TrainedMember.read(Path(config.begin_from))
         if earlier.encoder != config.network:
             raise ValueError(f"{config.begin_from} holds weights of {earlier.encoder}, not of {config.network}")
+        _check_division(config, Path(config.begin_from).with_name("config.json"))
         network.load_state_dict(earlier.network.state_dict())
     if config.encoder_weights:
         load_encoder(network, Path(config.encoder_weights))
     return State.fresh(config, together.synchronise_norms(network).to(together.device))
+
+
+def _check_division(config: RunConfig, earlier: Path) -> None:
+    if not earlier.exists():
+        return
+    theirs, own = json.loads(earlier.read_text())["data"], config.model_dump(mode="json")["data"]
+    if differ := [key for key in ("sources", "validation", "split_seed") if theirs[key] != own[key]]:
+        raise ValueError(
+            f"{config.begin_from} learnt with other {', '.join(differ)}: it may know images that this run is judged by"
+        )
 
 
 def split(config: RunConfig, data: Path) -> tuple[list[Sample], list[Sample]]:

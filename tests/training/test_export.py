@@ -144,6 +144,10 @@ def test_a_manifest_and_its_card_tell_what_a_run_began_with(tmp_path: Path) -> N
     assert "EfficientNet-Lite0" in licence_note(both)
 
 
+def test_the_card_of_an_early_manifest_tells_its_cost_as_well() -> None:
+    assert card.compute({"config": {}, "minutes": 90, "gflop": [8.08]}).endswith("training; 8.08 GFLOP a 256x256 view")
+
+
 def test_int8_weights_are_smaller_and_nearly_the_same_model(store: Path, tmp_path: Path) -> None:
     graph = load_artifact("pair", store).files[0]
     small = tmp_path / "small.onnx"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.data import lizard
 from training.data.crops import GridCrops
 from training.distributed import Team
 from training.profiling import profile
+from training.record import record_of
 from training.state import State
 from training.train import Diverged, learning_rate, main, train
 
@@ -78,6 +80,17 @@ def test_a_run_goes_on_from_the_weights_of_an_earlier_one(data: Path, tmp_path: 
     other = later.model_copy(update={"network": "efficient-lite"})
     with pytest.raises(ValueError, match=r"weights of lite-narrow, not of efficient-lite$"):
         training.start(other, Team(0, 1, torch.device("cpu")))
+
+
+def test_a_run_needs_what_it_began_with_only_at_its_beginning(data: Path, tmp_path: Path) -> None:
+    earlier = train(_config(epochs=1), data, tmp_path / "earlier")
+    later = _config(epochs=1).model_copy(update={"begin_from": str(earlier)})
+    train(later, data, tmp_path / "later")
+    shutil.rmtree(earlier.parent)
+    longer = later.model_copy(update={"recipe": _config(epochs=2).recipe})
+    train(longer, data, tmp_path / "later")
+    told = record_of(tmp_path / "later")
+    assert (told["config"]["recipe"]["epochs"], told["began_with"]["config"]["recipe"]["epochs"]) == (2, 1)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What does a model's manifest say of the run that made its weights, and of those before it?"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from training.describe import gflop
+from training.network import build
+
+Record = dict[str, Any]
+"""config; minutes; gflop of a 256x256 view; began_with: the same of the run whose weights it began with, or None."""
+FIELDS = ("config", "minutes", "gflop", "began_with")
+RECORD, BEGAN_WITH = "record.json", "began_with.json"
+
+
+def record_of(run: Path) -> Record:
+    """What there is to say of a run folder: as it lies there, or as the model said that it was restored from."""
+    if (run / RECORD).exists():
+        return _read(run / RECORD)
+    config = json.loads((run / "config.json").read_text())
+    return {
+        "config": config,
+        "minutes": _minutes(run / "metrics.csv"),
+        "gflop": round(gflop(build(config["network"]), 256), 2),
+        "began_with": _began_with(run, config.get("begin_from")),
+    }
+
+
+def remember_beginning(run: Path, begin_from: str) -> None:
+    """Keep in a run folder what it begins with: that run may go on, or be cleared away."""
+    earlier = Path(begin_from).parent
+    if (earlier / "config.json").exists():
+        (run / BEGAN_WITH).write_text(json.dumps(record_of(earlier), indent=1) + "\n")
+
+
+def _began_with(run: Path, begin_from: str | None) -> Record | None:
+    if (run / BEGAN_WITH).exists():
+        return _read(run / BEGAN_WITH)
+    return record_of(Path(begin_from).parent) if begin_from else None
+
+
+def _read(path: Path) -> Record:
+    record: Record = json.loads(path.read_text())
+    return record
+
+
+def _minutes(metrics: Path) -> float:
+    """Wall time of all epochs; 0 where no record of them is left."""
+    if not metrics.exists():
+        return 0.0
+    with metrics.open(newline="") as file:
+        return round(sum(float(row["minutes"]) for row in csv.DictReader(file)), 1)
