@@ -32,7 +32,7 @@ from app.nuclei.errors import InvalidImage, PayloadTooLarge, Refusal
 from app.nuclei.types import UInt8
 
 EXIF_ORIENTATION = 0x0112
-SMALL_JPEG = 1 << 16
+NEAR = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,16 @@ def announced(data: bytes, max_pixels: int) -> Announced:
 
 
 def header_is_near(data: bytes) -> bool:
-    """Whether `announced` is done sooner than a thread could begin: the place is fixed, or the whole file small."""
-    return data[:8] == PNG_MAGIC or (data[:3] == JPEG_MAGIC and len(data) <= SMALL_JPEG)
+    """Whether `announced` is done with a PNG or JPEG sooner than a thread could begin; finding out is done as soon."""
+    if data[:8] == PNG_MAGIC:
+        return True
+    if data[:3] != JPEG_MAGIC:
+        return False
+    try:
+        jpeg_size(data[:NEAR])
+    except InvalidImage:
+        return False
+    return True
 
 
 def check_pixels(size: Size, max_pixels: int, what: str = "the image") -> None:

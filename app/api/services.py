@@ -153,7 +153,8 @@ class Services:
             Refusal: whatever is wrong with header, parameters or model.
         """
         with timed(record, "decode"):
-            if header_is_near(data):
+            # A batch has many: not even their near headers are the event loop's.
+            if order.urgency.work_class is WorkClass.INTERACTIVE and header_is_near(data):
                 image = announced(data, self.limits.max_pixels)
             else:
                 image = await to_thread.run_sync(announced, data, self.limits.max_pixels, limiter=self.decoders)
@@ -201,7 +202,7 @@ class Services:
         except asyncio.CancelledError:
             self.runner.cancel(ticket)
             if ticket.answered:
-                self.metrics.cancelled.labels("postprocess").inc()
+                self.metrics.cancelled.labels("postprocess").inc(prepared.price.patches)
             raise
         except InferenceFailed as error:
             log("inference failed", logging.ERROR, error, request_id=record.request_id, model=record.model)
@@ -258,5 +259,4 @@ class Services:
     def _count(self, result: Result, record: Record) -> None:
         record.bucket, record.nuclei = result.bucket, len(result.segmentation.nuclei)
         self.metrics.tile_instances.observe(record.nuclei)
-        for name, count in result.segmentation.counts.items():
-            self.metrics.instances.labels(name, record.model).inc(count)
+        self.metrics.count_nuclei(result.segmentation.counts, record.model)

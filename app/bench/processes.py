@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 SHM = "/dev/shm/"
+LOOKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,19 @@ def descendants(pid: int) -> list[int]:
 
 def children(pid: int) -> list[int]:
     """Process ids of direct children, of any of its threads."""
-    while True:
+    for _ in range(LOOKS):
         try:
             tasks = os.listdir(f"/proc/{pid}/task")
         except OSError:
             return []
-        try:
+        # If a thread ends meanwhile, its children are another's: all are asked again. Where the system lists no
+        # children, the main thread's list is missing too, and nobody has any.
+        with suppress(FileNotFoundError, ProcessLookupError):
             found = [Path(f"/proc/{pid}/task/{task}/children").read_text().split() for task in tasks]
-        except OSError:
-            # A thread ended meanwhile, and its children are another's now; where the system lists none, nobody has any.
-            if Path(f"/proc/{pid}/task/{pid}/children").exists():
-                continue
+            return [int(child) for listed in found for child in listed]
+        if not Path(f"/proc/{pid}/task/{pid}/children").exists():
             return []
-        return [int(child) for listed in found for child in listed]
+    raise RuntimeError(f"the threads of process {pid} come and go too fast to list its children")
 
 
 def _own_pss_bytes(pid: int) -> int:

@@ -206,13 +206,19 @@ def active_version(store: Path, name: str) -> str:
 
 
 def prove(engine: Engine, artifact: Artifact) -> float:
-    """Let an engine show that it gives the golden maps; the largest difference.
+    """Let an engine show that it gives the golden maps, alone and, where patches run side by side, in every lane.
+
+    Returns:
+        The largest difference.
 
     Raises:
         ArtifactDrift: it is off by more than the manifest, or half precision, allows.
     """
     patches, maps = artifact.golden
     drift, allowed = engine.predict(patches).furthest_from(maps), artifact.manifest.golden.tolerance
+    if (abreast := getattr(engine, "abreast", 1)) > 1:
+        each = engine.predict(np.repeat(patches[:1], abreast, axis=0))
+        drift = max(drift, *(each[i : i + 1].furthest_from(maps[:1]) for i in range(abreast)))
     if getattr(engine, "precision", "float32") == "float16":
         allowed = max(allowed, HALF_TOLERANCE)
     if not drift <= allowed:  # also catches NaN

@@ -135,6 +135,11 @@ class OnnxEngine:
         return "cuda" if self.provider == CUDA else "cpu"
 
     @property
+    def abreast(self) -> int:
+        """Patches that run side by side; 1 where all cores work on one after the other."""
+        return self.lanes.width if self.lanes else 1
+
+    @property
     def boards(self) -> bool:
         """Whether the device can lay out the views and average them by itself."""
         return self.board is not None

@@ -1,8 +1,9 @@
 """How many patches should a batch hold here, and how long does it take? Measured at startup, kept on disk.
 
-Batches of 1, 2, 4, ... are timed until two in a row bring nothing, one takes too long, memory refuses or the time is
-over. On a CPU batching brings little, on a GPU much, so the limit can be no constant. What runs view after view is
-measured with one view, takes a multiple of it, and gets fewer patches for it.
+Batches of 1, 2, 4, ... (where patches run side by side: of 1, of as many as do, of twice as many, ...) are timed until
+two in a row bring nothing, one takes too long, memory refuses or the time is over. On a CPU batching brings little, on
+a GPU much, so the limit can be no constant. What runs view after view is measured with one view, takes a multiple of
+it, and gets fewer patches for it.
 """
 
 from __future__ import annotations
@@ -69,20 +70,21 @@ class Measured:
         return Measured(self.a, self.b, most)
 
 
-def measure(run: Callable[[int], float], budget_s: float) -> Measured:
+def measure(run: Callable[[int], float], budget_s: float, abreast: int = 1) -> Measured:
     """Find the size of batches and what they take.
 
     Args:
         run: seconds of a batch of so many patches; called at least once, for one patch.
-        budget_s: for all batches after the first, of which each is expected to take twice as long as the one before.
+        budget_s: for all batches after the first, of which each is expected to take as much longer as it is larger.
+        abreast: patches that run side by side; smaller batches of several are not tried.
 
     Raises:
         Exception: what `run` raised, unless memory refused a batch of several.
     """
-    times, size, spent, in_vain = {1: run(1)}, 2, 0.0, 0
+    times, size, last, spent, in_vain = {1: run(1)}, max(2, abreast), 1, 0.0, 0
     if 2 * times[1] <= budget_s:  # the first run also allocates and chooses algorithms
         times[1] = spent = run(1)
-    while size <= MOST and in_vain < 2 and spent + 2 * times[size // 2] <= budget_s:
+    while size <= MOST and in_vain < 2 and spent + times[last] * size / last <= budget_s:
         try:
             seconds = run(size)
         except Exception as error:
@@ -98,7 +100,7 @@ def measure(run: Callable[[int], float], budget_s: float) -> Measured:
         best = max(n / s for n, s in times.items())
         times[size] = seconds
         in_vain = 0 if size / seconds > best else in_vain + 1
-        size *= 2
+        last, size = size, 2 * size
     rates = {n: n / s for n, s in times.items()}
     most = min(n for n, rate in rates.items() if rate >= GOOD_ENOUGH * max(rates.values()))
     return Measured(*line(times), most)

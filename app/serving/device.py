@@ -87,6 +87,11 @@ class DeviceEngine:
         return self.boarded and bool(getattr(self.engine, "stages", False))
 
     @property
+    def abreast(self) -> int:
+        """Patches that run side by side; 1 where they do not."""
+        return int(getattr(self.engine, "abreast", 1))
+
+    @property
     def pads(self) -> bool:
         """Whether batches are filled up to a power of two."""
         return bool(getattr(self.engine, "pads", False))

@@ -78,7 +78,7 @@ class Enrolment:
             if engine.pads:
                 warm(run, found.most)
             return found
-        measured = measure(run, budget_s)
+        measured = measure(run, budget_s, engine.abreast)
         self.shelf.put(key, measured)
         return measured
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.decoding import SMALL_JPEG, decode, header_is_near, upright
+from app.api.decoding import NEAR, announced, decode, header_is_near, upright
 from app.nuclei.errors import InvalidImage, PayloadTooLarge, Refusal, UnsupportedMediaType
 
 LIMIT = 1_000_000
@@ -190,17 +190,20 @@ def huge_tiff() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("kind", "near"), [("png", True), ("jpeg", True), ("large jpeg", False), ("tiff", False), ("text", False)]
+    ("kind", "near"),
+    [("png", True), ("jpeg", True), ("jpeg with a profile", False), ("fill bytes", False), ("tiff", False)],
 )
-def test_a_header_is_near_in_every_png_and_in_a_small_jpeg(noise, encoded, kind, near):
+def test_a_header_is_near_if_few_bytes_have_to_be_looked_at(noise, encoded, kind, near):
+    jpeg = encoded(noise, "jpeg")
     files = {
-        "png": encoded(noise) + bytes(SMALL_JPEG),
-        "jpeg": encoded(noise, "jpeg"),
-        "large jpeg": encoded(noise, "jpeg") + bytes(SMALL_JPEG),
+        "png": encoded(noise),
+        "jpeg": jpeg,
+        "jpeg with a profile": jpeg[:2] + b"\xff\xe2\x10\x00" + bytes(0x1000 - 2) + jpeg[2:],
+        "fill bytes": jpeg[:2] + b"\xff" * NEAR + jpeg[2:],
         "tiff": as_tiff(noise, photometric="rgb"),
-        "text": b"no image",
     }
     assert header_is_near(files[kind]) is near
+    assert announced(files[kind], LIMIT).size == (noise.shape[1], noise.shape[0])
 
 
 @pytest.mark.parametrize("make", [huge_png, huge_jpeg, huge_tiff])

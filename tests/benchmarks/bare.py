@@ -40,7 +40,9 @@ class Bare:
     def __init__(self, engine: OnnxEngine) -> None:
         """Calibrated like the service."""
         ways = {"plain": replace(engine, lanes=None), "lanes": engine}
-        self._ways = {name: (way, measure(partial(_seconds, way), CALIBRATION_S).most) for name, way in ways.items()}
+        self._ways = {
+            name: (way, measure(partial(_seconds, way), CALIBRATION_S, way.abreast).most) for name, way in ways.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -97,7 +97,7 @@ class Arms:
     async def capacity(self) -> float:
         """What the service serves per second when eight callers always want something."""
         samples = await closed_loop(self._target.segment, CALLERS, self._seconds)
-        return len(samples) / max(s.ended_s for s in samples)
+        return sum(s.ok for s in samples) / max(s.ended_s for s in samples)
 
     async def borne(self, share: float, seed: int) -> Rates | None:
         """What the service delivers, by the bare rates, when a share of the plain one is asked for; None if it is too

@@ -11,6 +11,7 @@ import pytest
 from app.nuclei import load_artifact
 from app.nuclei.artifact import prove
 from app.nuclei.engine import OnnxEngine
+from app.nuclei.errors import ArtifactDrift
 from app.nuclei.lanes import Lanes
 from app.nuclei.types import HoverMaps, UInt8
 
@@ -86,6 +87,15 @@ def test_lanes_that_are_ended_say_so_and_run_again(engine):
         engine.predict(patches)
     engine.resume()
     assert len(engine.predict(patches).np_prob) == 2
+
+
+def test_a_model_whose_lanes_drift_does_not_prove_itself(engine):
+    def drifting(patches: UInt8) -> HoverMaps:
+        maps = replace(engine, lanes=None).predict(patches)
+        return replace(maps, np_prob=maps.np_prob + np.float32(0.1))
+
+    with pytest.raises(ArtifactDrift, match="golden pair off by 1"):
+        prove(replace(engine, lanes=Lanes.open(2, drifting)), load_artifact("karyon-lite"))
 
 
 def test_giving_memory_back_leaves_lanes_as_they_were(engine):

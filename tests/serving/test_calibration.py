@@ -31,6 +31,14 @@ def test_a_batch_never_holds_others_up_for_long_however_much_it_would_bring(a, b
     assert measure(lambda n: a * n + b, budget_s=100).most == most
 
 
+@pytest.mark.parametrize("width", [2, 4, 6, 8, 16])
+def test_patches_that_run_side_by_side_get_batches_that_fill_all_lanes(width):
+    def in_lanes(count: int) -> float:  # what is left over is run by all cores, one patch after the other
+        return 0.009 * (count // width) * width + 0.01 * (count % width)
+
+    assert measure(in_lanes, budget_s=100, abreast=width).most == width
+
+
 def test_one_slow_run_does_not_decide():
     seen = []
 
@@ -55,10 +63,10 @@ def test_any_other_fault_is_not_hidden():
         measure(lambda n: n // 0, budget_s=1)
 
 
-@given(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 5))
-def test_the_budget_is_kept_by_all_runs_after_the_first(a, b, budget_s):
+@given(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 5), st.integers(1, 16))
+def test_the_budget_is_kept_by_all_runs_after_the_first(a, b, budget_s, abreast):
     spent = []
-    measure(lambda n: spent.append(a * n + b) or spent[-1], budget_s)
+    measure(lambda n: spent.append(a * n + b) or spent[-1], budget_s, abreast)
     assert sum(spent[1:]) <= budget_s + 1e-9
 
 
