@@ -71,6 +71,7 @@ bench: $(VENV)/bench  ## side by side against plain implementations; out/bench/r
 	$(BIN)/python -m tests.benchmarks.bench_goodput
 	$(BIN)/python -m tests.benchmarks.bench_faults
 	$(BIN)/python -m tests.benchmarks.bench_rivals
+	$(BIN)/python -m tests.benchmarks.results
 
 soak: $(VENV)/dev  ## half an hour of mixed load with callers who hang up and bad input; does memory grow?
 	$(BIN)/python -m tests.benchmarks.bench_soak
@@ -92,8 +93,16 @@ train-ensemble: $(VENV)/dev  ## train the paper's ensemble and its baseline, on 
 	$(BIN)/python -m training.tune runs/seresnext50 runs/seresnext101
 	$(BIN)/python -m training.export runs/seresnext50 runs/seresnext101 --name karyon-ensemble --version 1 --weights int8
 
-train-lite: $(VENV)/dev  ## train karyon-lite on the CPU; goes on where it was stopped
+train-lite: $(VENV)/dev  ## train karyon-lite 2 on the CPU, its teachers first: many hours; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml
+	$(BIN)/python -m training.train training/configs/efficient-lite-dense.toml
+	$(BIN)/python -m training.train training/configs/screen-efficient-lite-full.toml
+	$(BIN)/python -m training.tune runs/lite runs/efficient-lite-dense
+	test -d runs/store/lite-pair/1 || $(BIN)/python -m training.export runs/lite runs/efficient-lite-dense \
+	    --name lite-pair --version 1 --store runs/store
+	$(BIN)/python -m training.distill training/configs/efficient-lite-full-distilled.toml --store runs/store
+	$(BIN)/python -m training.distill training/configs/efficient-lite-full-longer.toml --store runs/store
+	$(BIN)/python -m training.tune runs/efficient-lite-full-longer
 
 evaluate: $(VENV)/dev  ## scores of the shipped model on the held-out images; out/evaluate/
 	$(BIN)/python -m training.evaluate karyon-lite --data lizard --source consep
