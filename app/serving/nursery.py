@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from app.nuclei import hover
+from app.nuclei.lanes import POLITENESS
 from app.nuclei.scratch import borrow
 from app.nuclei.separation import Separated, separated
 from app.nuclei.types import HoverMaps
@@ -54,6 +55,7 @@ def main(descriptor: int) -> None:
 
 def _live(line: int) -> None:
     """A worker's life; does not return."""
+    os.nice(POLITENESS)  # the service goes first: it has a network to feed, and callers to answer
     status = 1
     try:
         with suppress(OSError):  # where memory runs out, a worker goes before the service does

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -12,7 +14,7 @@ from app.nuclei import load_artifact
 from app.nuclei.artifact import prove
 from app.nuclei.engine import OnnxEngine
 from app.nuclei.errors import ArtifactDrift
-from app.nuclei.lanes import Lanes
+from app.nuclei.lanes import POLITENESS, Lanes
 from app.nuclei.types import HoverMaps, UInt8
 
 
@@ -42,6 +44,16 @@ def test_as_many_run_at_once_as_there_are_lanes():
         return brightness(patches)
 
     assert len(Lanes.open(3, together).predict(numbered(6)).np_prob) == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_lanes_let_other_threads_go_first():
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen = []
+    Lanes.open(2, lambda patches: seen.append(priority()) or brightness(patches)).predict(numbered(4))
+    assert set(seen) == {min(19, priority() + POLITENESS)}
 
 
 def test_the_first_fault_is_told_once_no_other_patch_is_running():

@@ -17,6 +17,7 @@ import pytest
 from app.bench.processes import children
 from app.nuclei.errors import EngineUnavailable
 from app.nuclei.hover import NATIVE
+from app.nuclei.lanes import POLITENESS
 from app.nuclei.separation import HERE, Method, Separated, SeparatorFault
 from app.nuclei.types import HoverMaps
 from app.serving import postprocess, segments
@@ -65,6 +66,11 @@ def opened(count: int = 1, limit_s: float = PATIENCE_S) -> Iterator[tuple[Proces
 def pool() -> Iterator[Processes]:
     with opened() as (pool, _):
         yield pool
+
+
+def test_workers_let_the_service_go_first(pool):
+    (worker,), polite = workers_of(os.getpid()), min(19, os.getpriority(os.PRIO_PROCESS, 0) + POLITENESS)
+    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, worker) == polite)
 
 
 @contextmanager
