@@ -16,7 +16,7 @@ from app.serving.costs import CostModel
 from app.serving.device import DeviceEngine
 from app.serving.models import Resident
 from app.serving.queued import ONE_VIEW, buckets_of
-from app.serving.rules import CPU_SLICE_S, GPU_SLICE_S
+from app.serving.rules import CPU_SLICE_S, CPU_WATCHED_SHARE, GPU_SLICE_S
 from app.serving.runner import Runner
 from app.serving.work import Bucket
 
@@ -49,7 +49,10 @@ class Enrolment:
     def enrol(self, resident: Resident) -> None:
         """Measure a model, or remember what was measured; choose who averages; calibrate its buckets."""
         artifact, engine = resident.artifact, resident.engine
-        self.runner.slice_bulk(GPU_SLICE_S if engine.device == "cuda" else CPU_SLICE_S)
+        if engine.device == "cuda":
+            self.runner.slice_bulk(GPU_SLICE_S)
+        else:
+            self.runner.slice_bulk(CPU_SLICE_S, CPU_WATCHED_SHARE)
         buckets, members = buckets_of(artifact), len(artifact.manifest.members)
         trials = trials_of(buckets.items(), engine.boards)
         measured = {one: self._measured(artifact, engine, one, self.budget_s / len(trials)) for one in trials}

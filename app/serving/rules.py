@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from app.serving.work import WorkClass
 
 CPU_SLICE_S = 0.100
+CPU_WATCHED_SHARE = 0.5
+"""Of a slice on a CPU: patches of bulk work then run by all cores, one after the other. They keep all cores for longer
+where they run side by side, and those who look on wait for that, and the event loop with them."""
 GPU_SLICE_S = 0.060
 
 
@@ -19,6 +22,8 @@ class Rules:
         bulk_weight: see `interactive_weight`.
         quantum: cost that a tenant, and each request of it, may spend per round.
         bulk_slice_s: estimated seconds that a batch of bulk work may take (at least one item goes).
+        watched_share: of that slice, while somebody looks on: interactive work came lately.
+        watched_s: how long ago that is at most.
         bulk_fill_s: estimated seconds by which bulk work may lengthen an interactive batch that has room for it. Full
             batches are several slices long, so without a limit whoever waits at a screen would pay for the filling.
         interactive_wait_s: how long an idle device waits for company for an interactive item.
@@ -29,6 +34,8 @@ class Rules:
     bulk_weight: float = 1.0
     quantum: float = 1.0
     bulk_slice_s: float = CPU_SLICE_S
+    watched_share: float = 1.0
+    watched_s: float = 10.0
     bulk_fill_s: float = 0.010
     interactive_wait_s: float = 0.0
     bulk_wait_s: float = 0.002

@@ -127,11 +127,11 @@ class Runner:
             self._desk.calibrate(bucket, model)
             self.cost_per_s = self.cost_per_s or model.cost_per_s
 
-    def slice_bulk(self, seconds: float) -> None:
-        """Let a batch of bulk work take so long at most."""
+    def slice_bulk(self, seconds: float, watched_share: float = 1.0) -> None:
+        """Let a batch of bulk work take so long at most; this share of it while interactive work comes."""
         with self._changed:
             scheduler = self._desk.scheduler
-            scheduler.rules = replace(scheduler.rules, bulk_slice_s=seconds)
+            scheduler.rules = replace(scheduler.rules, bulk_slice_s=seconds, watched_share=watched_share)
 
     def buckets(self) -> tuple[Bucket, ...]:
         """All that were calibrated."""

@@ -8,7 +8,8 @@ class -> bucket -> tenant -> request -> queue. `pick` goes down that tree:
 4. Tenants take turns there, and the requests of each, paying with cost,
    until the batch is full                                                        (app.serving.ring);
    room that interactive work leaves goes to bulk work of the same bucket.
-5. Bulk never holds the device for longer than a slice                            (app.serving.costs).
+5. Bulk never holds the device for longer than a slice, a shorter one while
+   interactive work comes                                                         (app.serving.costs).
 6. While the device is busy the queue makes the batches; an idle one waits a moment for company, bulk only.
 7. A full batch may be picked while another runs; `unstage` puts it back if something more urgent arrives.
 
@@ -82,6 +83,8 @@ class Scheduler:
         self._turns = Turns({INTERACTIVE: self.rules.interactive_weight, BULK: self.rules.bulk_weight})
         self._bucket_turns = {one: BucketTurns() for one in WorkClass}
         self._serial = count()
+        self._watched_until = -math.inf
+        self._is_watched = False
 
     def calibrate(self, bucket: Bucket, model: CostModel) -> None:
         """Say how long a bucket's batches take, first or anew; the scheduler refines it from then on."""
@@ -121,6 +124,8 @@ class Scheduler:
             if self._is_idle(item.work_class):
                 self._turns.wake(item.work_class)
             self._lane(item).add(item)
+            if item.work_class is INTERACTIVE:
+                self._watched_until = max(self._watched_until, item.enqueued + self.rules.watched_s)
         self._queued.update(fresh)
 
     def cancel(self, ids: Iterable[int]) -> Cancelled:
@@ -143,6 +148,7 @@ class Scheduler:
             free_slots: the most items that the batch may hold; 0 or less: none.
             full: whether it is only wanted if nothing that arrives could join it.
         """
+        self._is_watched = now < self._watched_until
         lost = self._drop_lost(now)
         if free_slots < 1 or not self._queued:
             return Pick(lost=lost)
@@ -272,7 +278,8 @@ class Scheduler:
         model = self._models[lane.bucket]
         if lane.work_class is INTERACTIVE:
             return model.max_batch_cost
-        return min(model.max_batch_cost, model.cost_within(self.rules.bulk_slice_s))
+        slice_s = self.rules.bulk_slice_s * (self.rules.watched_share if self._is_watched else 1.0)
+        return min(model.max_batch_cost, model.cost_within(slice_s))
 
     def _lane(self, item: Work) -> Lane:
         lanes = self._lanes[item.work_class]

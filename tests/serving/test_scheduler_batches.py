@@ -41,6 +41,17 @@ def test_a_slice_is_as_long_as_it_may_be_and_no_longer(a, b, slice_s, limit):
     assert batch.cost + 1 > limit or a * (batch.cost + 1) + b > slice_s - HAIR
 
 
+def test_slices_are_shorter_while_somebody_looks_on():
+    device = Device(a=0.01, max_batch_cost=64, rules=Rules(bulk_slice_s=0.1, watched_share=0.5, watched_s=1.0))
+    device.submit(*(work(BULK) for _ in range(100)))
+    alone = device.step()
+    device.submit(work(INTERACTIVE, enqueued=device.now))
+    device.step()
+    watched = device.step()
+    device.now += 1.0
+    assert [len(batch.items) for batch in (alone, watched, device.step())] == [10, 5, 10]
+
+
 def test_free_slots_bound_a_batch_and_none_free_means_none():
     device = Device()
     device.submit(*(work() for _ in range(9)))
