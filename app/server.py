@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         self._lifecycle = lifecycle
         self._delay_s = delay_s
         self._last_call = last_call
-        self._asked: SimpleQueue[None] = SimpleQueue()
+        self._leaving: SimpleQueue[bool] = SimpleQueue()  # True: asked to; False: nobody will ask any more
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Drain, then stop. The signal is not recorded, or uvicorn would raise it again at its end.
@@ -53,10 +53,11 @@ class Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         self._lifecycle.drain(self._delay_s)
-        self._asked.put(None)
+        self._leaving.put(True)
 
     def _leave(self) -> None:
-        self._asked.get()
+        if not self._leaving.get():
+            return
         time.sleep(self._delay_s)
         self.should_exit = True
         if self.config.timeout_graceful_shutdown is not None:
@@ -71,3 +72,8 @@ class Server(uvicorn.Server):
             for socket in server.sockets:
                 host, port = socket.getsockname()[:2]
                 log("listening", host=host, port=port)
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Stop listening, wait for what runs, and end the application."""
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        self._leaving.put(False)

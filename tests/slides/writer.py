@@ -18,12 +18,17 @@ from tests.slides.kept import cut_up
 PIECES = cut_up(64, overlap=24)
 
 
+def say(*words: object) -> None:
+    """One line by one call: whoever is killed has said it or not, never half of it."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
 def write(url: str, slide: str) -> None:
     store = Store(Database.open(url))
-    print("writing", flush=True)
+    say("writing")
     for tile in PIECES:
         kept = store.put_tile(slide, tile)
-        print("kept", kept.tile_id, tile.content_sha256, flush=True)
+        say("kept", kept.tile_id, tile.content_sha256)
 
 
 if __name__ == "__main__":
@@ -31,6 +36,6 @@ if __name__ == "__main__":
         if (child := os.fork()) == 0:
             write(*sys.argv[1:])
             os._exit(0)
-        print("pid", child, flush=True)
+        say("pid", child)
         os.waitpid(child, 0)
-        print("ended", flush=True)
+        say("ended")
