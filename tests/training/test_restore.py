@@ -48,7 +48,7 @@ def furthest(one: nn.Module, other: nn.Module, images: Tensor) -> float:
         return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-@pytest.fixture(scope="module", params=["lite-narrow", "efficient-lite", "seresnext50-narrow", "hovernet-narrow"])
+@pytest.fixture(scope="module", params=["lite-narrow", "efficient-lite", "seresnext50-narrow"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, nn.Module, Path]:
     """A network's name, the network, and its graph."""
     graph = tmp_path_factory.mktemp("graph") / "graph.onnx"
