@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,7 +53,9 @@ class RecipeConfig(Section):
     decay: float = Field(0.35, ge=0, le=1, description="trapezoid: share of the steps that fall to zero")
     clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0 is off")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, 0 is off")
+    norm_crops: int = Field(128, ge=0, description="crops that the norms of averaged weights are estimated on, 0: none")
     bf16: bool = False
+    compile: bool = Field(False, description="the blocks as torch compiles them: faster on a GPU, slow to start")
     patience: int = Field(0, ge=0, description="epochs without a lower validation loss before it stops, 0 is off")
 
 
@@ -63,6 +66,7 @@ class BalanceConfig(Section):
 
 class DistillConfig(Section):
     teacher: str = Field("", description="NAME or NAME@VERSION in the model store; none: no distillation")
+    teacher_runs: tuple[str, ...] = Field((), description="run folders in its place, averaged; by torch, on a GPU too")
     profile: Literal["fast", "accurate"] = "accurate"
     images: str = Field("", description="folder of further images without labels, at the network's scale")
     hard: float = Field(0.5, ge=0, description="weight of the labels' loss beside the teacher's")
@@ -89,19 +93,35 @@ class RunConfig(Section):
     weights: dict[str, float] = Field(default_factory=lambda: dict(PAPER_WEIGHTS), description="of the loss terms")
 
 
-def load(path: Path) -> RunConfig:
+def load(path: Path, changes: Sequence[str] = ()) -> RunConfig:
     """Read and check a run's TOML file.
 
+    Args:
+        path: of the file.
+        changes: `KEY=VALUE`, in TOML, set in place of what the file says: `recipe.epochs=5`.
+
     Raises:
-        ValueError: an unknown key, network or loss term, a value out of range, or two beginnings; the message names it.
+        ValueError: an unknown key, network or loss term, a value out of range, two beginnings, or two teachers; the
+            message names it.
     """
-    config = RunConfig.model_validate(tomllib.loads(path.read_text()))
+    content = tomllib.loads(path.read_text())
+    for change in changes:
+        content = _merged(content, tomllib.loads(change))
+    config = RunConfig.model_validate(content)
     if config.network not in NETWORKS:
         raise ValueError(f"{path}: no network called {config.network!r}; there are {', '.join(sorted(NETWORKS))}")
     if config.begin_from and config.encoder_weights:
         raise ValueError(f"{path}: a run has one beginning, begin_from or encoder_weights")
+    if config.distill.teacher and config.distill.teacher_runs:
+        raise ValueError(f"{path}: a student has one teacher, distill.teacher or distill.teacher_runs")
     if set(config.weights) != set(PAPER_WEIGHTS):
         raise ValueError(f"{path}: weights must name exactly {', '.join(PAPER_WEIGHTS)}")
     if len(config.balance.class_weights) not in (0, NC_CHANNELS):
         raise ValueError(f"{path}: class_weights are {NC_CHANNELS}, background first, or none")
     return config
+
+
+def _merged(content: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of both, key by key; what is no table is the change's."""
+    both = {key: _merged(content.get(key, {}), value) for key, value in change.items() if isinstance(value, Mapping)}
+    return content | dict(change) | both

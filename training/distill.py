@@ -2,14 +2,17 @@
 
     python -m training.distill training/configs/lite-distilled.toml
 
-The teacher's averaged maps of every image are computed once, by the very Segmenter that serves, and kept in the run
-folder; the student then sees the same varied crops of images and maps.
+The teacher's averaged maps of every image are computed once and kept in the run folder; the student then sees the same
+varied crops of images and maps. A teacher of the model store is run by the very Segmenter that serves; one that is not
+exported yet, `distill.teacher_runs`, by torch, on a GPU where there is one.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,37 +23,74 @@ from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import default_store
 from app.nuclei.segmenter import SAME_SCALE
 from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.views import PAPER_VIEWS, average
 from training.config import RunConfig, load
 from training.data import lizard
 from training.data.crops import RandomCrops, Teaching
 from training.data.sample import Sample
+from training.deployed import Deployed, Together, TorchEngine, TrainedMember
 from training.distributed import Team, team
-from training.train import random_crops, split, train
+from training.train import check_division, random_crops, split, train
+from training.tune import maps_of
 
+AT_ONCE = 3
+"""Images whose maps are made at the same time."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+Teacher = Callable[[UInt8], HoverMaps]
+"""Averaged maps (H, W) of an image (H, W, 3) at the networks' scale."""
 
 
 def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: Team) -> Path:
     """Train the student of a run; the path of its best weights.
 
     Raises:
-        ValueError: the run names no teacher, or the teacher works at another scale than the data.
+        ValueError: the run names no teacher, or the teacher works at another scale than the data, or may know the
+            images that the student is judged by.
     """
-    if not config.distill.teacher:
-        raise ValueError("the run has no [distill] teacher")
     training, _ = split(config, data)
     further = unlabelled(Path(config.distill.images)) if config.distill.images else []
     samples = [*training, *further]
-    teacher = Segmenter(load_artifact(config.distill.teacher, store))
-    check_scale(teacher, training)
-    maps = teach(teacher, samples, config, folder / "teacher", compute=together.leads)
+    teacher = teacher_of(config, training, store)
+    maps = teach(teacher, samples, folder / "teacher", compute=together.leads)
     together.agree(0.0)  # the leader writes the maps, the others wait for them
-    maps = maps or teach(teacher, samples, config, folder / "teacher", compute=True)
+    maps = maps or teach(teacher, samples, folder / "teacher", compute=True)
     own = random_crops(config, training)
     crops = RandomCrops(
         samples, own.size, own.length, own.jitter, own.rare_share, own.seed, teacher=maps, labelled=len(training)
     )
     return train(config, data, folder, together, crops)
+
+
+def teacher_of(config: RunConfig, training: Sequence[Sample], store: Path) -> Teacher:
+    """The teacher that a run names.
+
+    Raises:
+        ValueError: see `distill`.
+    """
+    wanted = config.distill
+    if wanted.teacher:
+        segmenter = Segmenter(load_artifact(wanted.teacher, store))
+        check_scale(segmenter, training)
+        return partial(segmenter.maps, profile=wanted.profile)
+    if not wanted.teacher_runs:
+        raise ValueError("the run has no [distill] teacher")
+    return of_runs([Path(run) for run in wanted.teacher_runs], config)
+
+
+def of_runs(runs: Sequence[Path], config: RunConfig) -> Teacher:
+    """Run folders as one teacher: their maps averaged, in the views of the profile, as an exported model's are.
+
+    Raises:
+        ValueError: one of them divided its images otherwise than the student.
+    """
+    for run in runs:
+        check_division(config, run / "best.pt")
+    members = [Deployed(TrainedMember.read(run / "best.pt").network) for run in runs]
+    engine = Together([TorchEngine(member, config.recipe.bf16) for member in members])
+    seen = PAPER_VIEWS if config.distill.profile == "accurate" else PAPER_VIEWS[:1]
+    return partial(maps_of, partial(average, engine.predict, views=seen))
 
 
 def check_scale(teacher: Segmenter, samples: Sequence[Sample]) -> None:
@@ -60,19 +100,22 @@ def check_scale(teacher: Segmenter, samples: Sequence[Sample]) -> None:
         raise ValueError(f"the teacher works at {own} um per pixel, {wrong[0]} is at another scale")
 
 
-def teach(
-    teacher: Segmenter, samples: Sequence[Sample], config: RunConfig, folder: Path, compute: bool
-) -> list[Teaching]:
+def teach(teacher: Teacher, samples: Sequence[Sample], folder: Path, compute: bool) -> list[Teaching]:
     """The teacher's maps of every image, (H, W, 10) float16 on disk; those that lie there are not made again."""
     if not compute:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    for sample in tqdm(samples, desc="teacher"):
+
+    def write(sample: Sample) -> None:
         path = folder / f"{sample.name}.npy"
         if not path.exists():
             beside = path.with_suffix(".new.npy")
-            np.save(beside, packed(teacher.maps(sample.image, config.distill.profile)))
+            np.save(beside, packed(teacher(sample.image)))
             beside.replace(path)
+
+    # While one image's maps are put together the network sees the next one.
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(tqdm(threads.map(write, samples), desc="teacher", total=len(samples)))
     return [np.load(folder / f"{s.name}.npy", mmap_mode="r") for s in samples]
 
 
@@ -109,8 +152,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
     parser.add_argument("--store", type=Path, default=default_store(), help="where the teacher lies")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of what CONFIG says")
     arguments = parser.parse_args()
-    config = load(arguments.config)
+    config = load(arguments.config, arguments.set)
     with team() as together:
         print(distill(config, arguments.data, arguments.runs / config.name, arguments.store, together))
 

@@ -21,7 +21,8 @@ from training.config import RunConfig, load
 from training.data import lizard
 from training.distributed import Team
 from training.loading import batches_of, moved
-from training.train import forward, loss_of, prepare, random_crops, split, start
+from training.network import forward
+from training.train import loss_of, prepare, random_crops, split, start
 
 
 @dataclass
@@ -77,9 +78,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of what CONFIG says")
     parser.add_argument("--data", type=Path, default=lizard.default_root())
     arguments = parser.parse_args()
-    print(profile(load(arguments.config), arguments.data, arguments.steps).table(arguments.steps))
+    print(profile(load(arguments.config, arguments.set), arguments.data, arguments.steps).table(arguments.steps))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ class State:
             mean = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
             averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
         kind = OPTIMIZERS[recipe.optimizer]
-        optimizer = kind(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        weights = list(network.parameters())
+        fused = weights[0].is_cuda or None  # one kernel in place of hundreds
+        optimizer = kind(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
         return cls(network, averaged, optimizer)
 
     @property

@@ -13,7 +13,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from training.deployed import TrainedMember
 from training.distributed import Team, team
 from training.encoder_weights import load_encoder
 from training.loading import batches_of, loader, moved
-from training.network import Logits, build
+from training.network import Logits, build, compile_blocks, estimate_norms, forward
 from training.record import remember_beginning
 from training.state import State
 
@@ -74,12 +74,15 @@ def train(
     prepare(config, folder, together)
     training, validation = split(config, data)
     crops = crops or random_crops(config, training)
-    judge = loader(judged_crops(config, validation), config.recipe.batch, config, workers=0)
+    judge = judge_of(config, validation)
     state = resume(config, folder, together)
     learner = together.wrap(state.network)
     while state.epoch < config.recipe.epochs and not _tired(state, config.recipe):
         began = time.monotonic()
         learnt = train_epoch(state, learner, crops, config, folder, together, until)
+        if together.leads and state.averaged is not None and config.recipe.norm_crops:
+            seen = crops_for_norms(crops, config.recipe.norm_crops, config, together.device)
+            estimate_norms(state.judged, seen, config.recipe.bf16)
         judged = validate(state.judged, judge, config, together.device) if together.leads else {"total": 0.0}
         loss = together.agree(judged["total"])
         if together.leads:
@@ -128,20 +131,29 @@ def start(config: RunConfig, together: Team) -> State:
         earlier = TrainedMember.read(Path(config.begin_from))
         if earlier.encoder != config.network:
             raise ValueError(f"{config.begin_from} holds weights of {earlier.encoder}, not of {config.network}")
-        _check_division(config, Path(config.begin_from).with_name("config.json"))
+        check_division(config, Path(config.begin_from))
         network.load_state_dict(earlier.network.state_dict())
     if config.encoder_weights:
         load_encoder(network, Path(config.encoder_weights))
-    return State.fresh(config, together.synchronise_norms(network).to(together.device))
+    state = State.fresh(config, together.synchronise_norms(network).to(together.device))
+    if config.recipe.compile:
+        compile_blocks(state.network)
+    return state
 
 
-def _check_division(config: RunConfig, earlier: Path) -> None:
+def check_division(config: RunConfig, weights: Path) -> None:
+    """Refuse weights that may know the images that a run is judged by.
+
+    Raises:
+        ValueError: the run of these weights, whose config lies beside them, divided its images otherwise.
+    """
+    earlier = weights.with_name("config.json")
     if not earlier.exists():
         return
     theirs, own = json.loads(earlier.read_text())["data"], config.model_dump(mode="json")["data"]
     if differ := [key for key in ("sources", "validation", "split_seed") if theirs[key] != own[key]]:
         raise ValueError(
-            f"{config.begin_from} learnt with other {', '.join(differ)}: it may know images that this run is judged by"
+            f"{weights} learnt with other {', '.join(differ)}: it may know images that this run is judged by"
         )
 
 
@@ -165,6 +177,18 @@ def random_crops(config: RunConfig, samples: list[Sample]) -> RandomCrops:
     """The crops that a run learns from."""
     data, jitter = config.data, Jitter(**config.jitter.model_dump())
     return RandomCrops(samples, data.crop, data.crops_per_epoch, jitter, data.rare_share, config.seed)
+
+
+def crops_for_norms(crops: RandomCrops, count: int, config: RunConfig, device: torch.device) -> Iterator[Tensor]:
+    """Images of the first so many crops of an epoch, in whole batches as they were learnt from."""
+    first = Subset(crops, range(max(count, config.recipe.batch) // config.recipe.batch * config.recipe.batch))
+    for batch in loader(first, config.recipe.batch, config, config.workers):
+        yield batch["image"].to(device, non_blocking=True)
+
+
+def judge_of(config: RunConfig, samples: list[Sample]) -> DataLoader[Example]:
+    """The batches that every epoch is validated on."""
+    return loader(judged_crops(config, samples), config.recipe.batch, config, workers=0)
 
 
 def judged_crops(config: RunConfig, samples: list[Sample]) -> Dataset[Example]:
@@ -300,21 +324,16 @@ def _tired(state: State, recipe: RecipeConfig) -> bool:
     return bool(recipe.patience) and state.idle >= recipe.patience
 
 
-def forward(network: nn.Module, image: Tensor, bf16: bool) -> Logits:
-    scaled = image.float().div(255).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
-        return Logits(*network(scaled))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="TOML file of the run")
     parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of what CONFIG says")
     parser.add_argument("--encoder-weights", type=Path, help="encoder learnt elsewhere (torchvision, timm, Cadene)")
     arguments = parser.parse_args()
-    config = load(arguments.config)
-    if config.distill.teacher:
+    config = load(arguments.config, arguments.set)
+    if config.distill.teacher or config.distill.teacher_runs:
         parser.error(f"{arguments.config} names a teacher: python -m training.distill trains with one")
     if arguments.encoder_weights:
         if config.begin_from:

@@ -13,7 +13,7 @@ import argparse
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ import numpy as np
 from tqdm import tqdm
 
 from app.nuclei import hover, instances, metrics, tiling
+from app.nuclei.engine import mean
 from app.nuclei.hover import OperatingPoint
-from app.nuclei.types import Engine, HoverMaps, UInt8
+from app.nuclei.types import HoverMaps, UInt8
 from training import calibrate
 from training.config import RunConfig
 from training.data import lizard
 from training.data.sample import Sample
-from training.deployed import Deployed, Together, TorchEngine, TrainedMember
+from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.export import MARGIN, PATCH_SIZES
 from training.scores import SCORES, WHOLE_IMAGE, score_image
 from training.train import split
@@ -43,10 +44,28 @@ GRID: Mapping[str, Sequence[Any]] = {
 SCALES = (0.6, 0.8, 1.0, 1.25, 1.6)
 
 
-def maps_of(engine: Engine, image: UInt8) -> HoverMaps:
-    """One view's maps of a whole image, (H, W)."""
+def maps_of(predict: Callable[[UInt8], HoverMaps], image: UInt8) -> HoverMaps:
+    """Maps of a whole image, (H, W), from those of (1, P, P) patches."""
     plan = tiling.plan(image.shape[0], image.shape[1], PATCH_SIZES, MARGIN)
-    return plan.stitch([engine.predict(np.ascontiguousarray(patch)[None])[0] for patch in plan.cut(image)])
+    return plan.stitch([predict(np.ascontiguousarray(patch)[None])[0] for patch in plan.cut(image)])
+
+
+def validation_maps(run: Path, samples: Sequence[Sample], bf16: bool = False) -> list[HoverMaps]:
+    """A run's maps (H, W) of its validation images, one view; kept in the run folder until its weights change."""
+    folder, weights = run / "validation-maps", run / "best.pt"
+    folder.mkdir(exist_ok=True)
+    engine: TorchEngine | None = None
+    found = []
+    for sample in tqdm(samples, desc=run.name):
+        path = folder / f"{sample.name}.npz"
+        if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+            engine = engine or TorchEngine(Deployed(TrainedMember.read(weights).network), bf16)
+            maps = maps_of(engine.predict, sample.image)
+            np.savez(path.with_suffix(".new.npz"), np_prob=maps.np_prob, hv=maps.hv, type_prob=maps.type_prob)
+            path.with_suffix(".new.npz").replace(path)
+        with np.load(path) as kept:
+            found.append(HoverMaps(kept["np_prob"], kept["hv"], kept["type_prob"]))
+    return found
 
 
 def score(point: OperatingPoint, samples: Sequence[Sample], maps: Sequence[HoverMaps]) -> float:
@@ -116,13 +135,14 @@ def _neighbours(point: OperatingPoint) -> list[OperatingPoint]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="+", help="run folders of training.train, one a member")
+    parser.add_argument("--bf16", action="store_true", help="maps in bfloat16: for large networks, in half the time")
     parser.add_argument("--data", type=Path, default=lizard.default_root())
     arguments = parser.parse_args()
     home = arguments.run[0]
     config = RunConfig.model_validate_json((home / "config.json").read_text())
     _, validation = split(config, arguments.data)
-    engine = Together([TorchEngine(Deployed(TrainedMember.read(run / "best.pt").network)) for run in arguments.run])
-    maps = [maps_of(engine, s.image) for s in tqdm(validation, desc="maps")]
+    of_runs = [validation_maps(run, validation, arguments.bf16) for run in arguments.run]
+    maps = [mean(of_image) for of_image in zip(*of_runs, strict=True)]
     best, tried = tune(hover.NATIVE, validation, maps)
     (home / "operating_point.json").write_text(json.dumps(best.to_dict(), indent=1) + "\n")
     with (home / "operating_points.csv").open("w", newline="") as file:

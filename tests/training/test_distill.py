@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app.nuclei.types import HoverMaps
-from app.nuclei.views import VIEWS, View
+from app.nuclei.views import PAPER_VIEWS, VIEWS, View
 from tests.drawn import InkEngine, draw_tissue
 from tests.training.test_data import write_lizard
 from training import losses
@@ -19,7 +19,9 @@ from training.augment import Jitter
 from training.config import RunConfig
 from training.data import lizard
 from training.data.crops import RandomCrops, soft_targets
-from training.distill import packed, unlabelled
+from training.deployed import Deployed, TorchEngine, TrainedMember
+from training.distill import distill, of_runs, packed, teacher_of, unlabelled
+from training.distributed import Team
 from training.network import Logits
 from training.train import loss_of, random_crops, train
 
@@ -87,6 +89,63 @@ def test_a_student_trains_on_labels_and_maps(tmp_path: Path, config: RunConfig) 
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         row = next(iter(csv.DictReader(file)))
     assert {"train_soft_nc", "train_nc_ce", "validation_nc_ce"} <= set(row)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> tuple[Path, list[Path]]:
+    """A data set, and two runs that learnt from it."""
+    home = tmp_path_factory.mktemp("teachers")
+    data = write_lizard(home / "lizard", [f"glas_{i}" for i in range(6)])
+    for seed in (1, 2):
+        train(config.model_copy(update={"seed": seed}), data, home / str(seed))
+    return data, [home / "1", home / "2"]
+
+
+def _taught_by(config: RunConfig, runs: list[Path], profile: str = "fast") -> RunConfig:
+    wanted = {"teacher": "", "teacher_runs": tuple(map(str, runs)), "profile": profile}
+    return config.model_copy(update={"distill": config.distill.model_copy(update=wanted)})
+
+
+def test_run_folders_teach_the_mean_of_what_they_say(config: RunConfig, runs: tuple[Path, list[Path]]) -> None:
+    image = draw_tissue(256, 256)
+    taught = of_runs(runs[1], _taught_by(config, runs[1]))(image)
+    said = [
+        TorchEngine(Deployed(TrainedMember.read(run / "best.pt").network)).predict(image[None])[0] for run in runs[1]
+    ]
+    np.testing.assert_allclose(taught.type_prob, (said[0].type_prob + said[1].type_prob) / 2, atol=1e-6)
+
+
+def test_a_teacher_of_three_views_says_the_mean_of_what_it_says_in_each(
+    config: RunConfig, runs: tuple[Path, list[Path]]
+) -> None:
+    image = draw_tissue(256, 256)
+    one, three = (of_runs(runs[1], _taught_by(config, runs[1], profile)) for profile in ("fast", "accurate"))
+    each = [view.unsee(one(np.ascontiguousarray(view.see(image)))) for view in PAPER_VIEWS]
+    taught = three(image)
+    for name in ("np_prob", "hv", "type_prob"):
+        mean = np.mean([getattr(maps, name) for maps in each], axis=0)
+        np.testing.assert_allclose(getattr(taught, name), mean, atol=1e-5)
+
+
+def test_a_student_of_run_folders_trains(tmp_path: Path, config: RunConfig, runs: tuple[Path, list[Path]]) -> None:
+    data, teachers = runs
+    alone = Team(0, 1, torch.device("cpu"))
+    best = distill(_taught_by(config, teachers), data, tmp_path / "student", tmp_path / "no-store", alone)
+    assert best.exists()
+    assert len(list((tmp_path / "student" / "teacher").glob("*.npy"))) == 4
+
+
+def test_a_teacher_that_may_know_the_validation_images_is_refused(
+    config: RunConfig, runs: tuple[Path, list[Path]]
+) -> None:
+    other = config.model_copy(update={"data": config.data.model_copy(update={"split_seed": 1})})
+    with pytest.raises(ValueError, match="learnt with other split_seed"):
+        of_runs(runs[1], _taught_by(other, runs[1]))
+
+
+def test_a_run_without_a_teacher_is_refused(tmp_path: Path, config: RunConfig) -> None:
+    with pytest.raises(ValueError, match=r"no \[distill\] teacher"):
+        teacher_of(_taught_by(config, []), [], tmp_path)
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

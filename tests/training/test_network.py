@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from training.describe import gflop, parameters
-from training.network import Member, activate, build
+from training.network import Member, activate, build, compile_blocks, estimate_norms, forward
 
 
 @pytest.mark.parametrize(("name", "count"), [("seresnext50", 31_622_843), ("seresnext101", 53_018_363)])
@@ -61,3 +62,30 @@ def test_dropout_works_in_training_only() -> None:
 def test_an_unknown_network_is_refused_naming_those_there_are() -> None:
     with pytest.raises(KeyError, match="seresnext101"):
         build("resnet18")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch itself looks
+@pytest.mark.parametrize("name", ["seresnext101-narrow", "hovernet-narrow", "lite-narrow", "efficient-lite"])
+def test_compiled_blocks_answer_and_learn_as_plain_ones(name: str) -> None:
+    torch.manual_seed(1)
+    plain = build(name, dropout=0.0).train()
+    compiled = copy.deepcopy(plain)
+    compile_blocks(compiled, backend="eager")
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    image = torch.rand(2, 3, 64, 64)
+    for network in (plain, compiled):
+        torch.stack([m.square().mean() for m in network(image)]).sum().backward()
+    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_estimated_norms_answer_in_use_as_they_do_in_training() -> None:
+    torch.manual_seed(1)
+    network = build("lite-narrow", dropout=0.0)
+    image = torch.randint(0, 256, (4, 3, 192, 192), dtype=torch.uint8)
+    learning = forward(network.train(), image, bf16=False)
+    estimate_norms(network, [image], bf16=False)
+    assert not any(module.training for module in network.modules())
+    for used, learnt in zip(forward(network, image, bf16=False), learning, strict=True):
+        # A batch is divided by its variance over n, what is kept is that over n - 1.
+        torch.testing.assert_close(used, learnt, rtol=0.02, atol=0.02)

@@ -19,6 +19,7 @@ from training.config import RunConfig, load
 from training.data import lizard
 from training.data.crops import GridCrops
 from training.distributed import Team
+from training.norms import BEFORE, reestimate
 from training.profiling import profile
 from training.record import record_of
 from training.state import State
@@ -99,6 +100,28 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(data: Path, 
     assert "image" in torch.load(tmp_path / "diverged.pt", weights_only=True)
 
 
+def test_averaged_weights_get_norms_that_fit_them(data: Path, tmp_path: Path) -> None:
+    averaged, estimated = (
+        torch.load(train(_config(norm_crops=crops), data, tmp_path / str(crops)), weights_only=True)["network"]
+        for crops in (0, 4)
+    )
+    norms = {name for name in averaged if "running" in name}
+    assert norms
+    for name, tensor in averaged.items():
+        assert torch.equal(tensor, estimated[name]) == (name not in norms and "num_batches" not in name), name
+
+
+def test_a_runs_norms_are_estimated_once(data: Path, tmp_path: Path) -> None:
+    train(_config(norm_crops=0), data, tmp_path)
+    old = torch.load(tmp_path / "best.pt", weights_only=True)["network"]
+    assert set(reestimate(tmp_path, 4, 0, data)) == {"before", "after"}
+    kept, new = (torch.load(tmp_path / name, weights_only=True)["network"] for name in (BEFORE, "best.pt"))
+    assert all(torch.equal(old[name], kept[name]) for name in old)
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+    with pytest.raises(FileExistsError, match="estimated already"):
+        reestimate(tmp_path, 4, 0, data)
+
+
 def test_data_that_cannot_be_divided_is_refused_before_training(tmp_path: Path) -> None:
     lone = write_lizard(tmp_path / "lizard", ["glas_1", "glas_2"])
     with pytest.raises(ValueError, match="2 images of glas cannot be divided"):
@@ -138,6 +161,22 @@ def test_a_misspelt_or_incomplete_config_stops_before_anything_starts(tmp_path: 
     path.write_text(f'name = "n"\nnetwork = "lite"\n{text}\n')
     with pytest.raises(ValueError, match=r"epoch|weights"):
         load(path)
+
+
+def test_what_a_command_sets_takes_the_place_of_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('name = "x"\nnetwork = "lite"\n[recipe]\nepochs = 9\nbatch = 4\n')
+    config = load(file, ["recipe.epochs=2", 'data.sources=["glas"]', "name='y'"])
+    assert (config.name, config.recipe.epochs, config.recipe.batch, config.data.sources) == ("y", 2, 4, ("glas",))
+    with pytest.raises(ValueError, match="epoch"):
+        load(file, ["recipe.epoch=2"])
+
+
+def test_a_student_has_one_teacher(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('name = "x"\nnetwork = "lite"\n[distill]\nteacher = "a"\nteacher_runs = ["runs/b"]\n')
+    with pytest.raises(ValueError, match="one teacher"):
+        load(file)
 
 
 def test_a_run_has_one_beginning(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from app.nuclei import hover
 from app.nuclei.targets import hv_targets
@@ -14,7 +18,8 @@ from tests.drawn import draw_tissue, label_ink
 from training import calibrate
 from training.calibrate import ece
 from training.data.sample import Sample
-from training.tune import score, tune, validated
+from training.network import build
+from training.tune import score, tune, validated, validation_maps
 
 
 def _sample(seed: int) -> tuple[Sample, HoverMaps]:
@@ -74,3 +79,25 @@ def test_validation_scores_see_wrong_classes_and_nothing_else(
     assert scores["bpq"] == pytest.approx(score(hover.NATIVE, *validation), abs=1e-4)
     assert scores["mpq_plus"] < 0.9 * scores["bpq"]
     assert scores["detection_f1"] > 0.99
+
+
+def test_maps_of_a_run_are_made_again_only_when_its_weights_change(
+    tmp_path: Path, validation: tuple[list[Sample], list[HoverMaps]]
+) -> None:
+    samples, weights = validation[0][:1], tmp_path / "best.pt"
+
+    def save(seed: int) -> None:
+        torch.manual_seed(seed)
+        torch.save({"network": build("lite-narrow").state_dict(), "name": "lite-narrow"}, weights)
+
+    save(1)
+    (first,) = validation_maps(tmp_path, samples)
+    assert first.np_prob.shape == samples[0].image.shape[:2]
+    written = (tmp_path / "validation-maps" / "s0.npz").stat().st_mtime_ns
+    (again,) = validation_maps(tmp_path, samples)
+    assert first.furthest_from(again) == 0
+    assert (tmp_path / "validation-maps" / "s0.npz").stat().st_mtime_ns == written
+    save(2)
+    os.utime(weights, (time.time() + 5, time.time() + 5))
+    (other,) = validation_maps(tmp_path, samples)
+    assert first.furthest_from(other) > 0
