@@ -109,8 +109,14 @@ def recipe(run: Mapping[str, Any]) -> str:
     return (
         f"{learnt['epochs']} epochs of {data['crops_per_epoch']} crops of {data['crop']} px, batch {learnt['batch']}, "
         f"{learnt['optimizer']} at {learnt['learning_rate']}, {beginning(run)}{_teacher(run['config'])}; "
-        "the epoch of lowest validation loss"
+        f"the epoch of lowest validation loss{_norms(learnt)}"
     )
+
+
+def _norms(learnt: Mapping[str, Any]) -> str:
+    if not (learnt.get("ema") and learnt.get("norm_crops")):
+        return ""
+    return f", its averaged weights with batch norms estimated on {learnt['norm_crops']} crops"
 
 
 def beginning(training: Mapping[str, Any]) -> str:
@@ -125,11 +131,17 @@ def beginning(training: Mapping[str, Any]) -> str:
 
 
 def _teacher(config: Mapping[str, Any]) -> str:
-    distilled = config.get("distill", {})
-    if not distilled.get("teacher"):
+    if not (teachers := teachers_of(config)):
         return ""
-    labels = "the labels and by " if distilled["hard"] else ""
-    return f", taught by {labels}the maps of {distilled['teacher']}"
+    labels = "the labels and by " if config["distill"]["hard"] else ""
+    return f", taught by {labels}the maps of {' and '.join(teachers)}"
+
+
+def teachers_of(config: Mapping[str, Any]) -> list[str]:
+    """Names of the models or runs that a run learnt from."""
+    distilled = config.get("distill", {})
+    runs = [Path(run).name for run in distilled.get("teacher_runs", [])]
+    return [distilled["teacher"]] if distilled.get("teacher") else runs
 
 
 def compute(training: Mapping[str, Any]) -> str:
@@ -137,7 +149,9 @@ def compute(training: Mapping[str, Any]) -> str:
     runs = runs_of(training)
     minutes, costs = sum(map(_minutes, runs)), [gflop_of(run) for run in runs if "gflop" in run]
     hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
-    if minutes and any(run["config"].get("distill", {}).get("teacher") for run in runs):
+    if minutes and (devices := dict.fromkeys(run["device"] for run in runs if run.get("device"))):
+        hours += f" on {' and '.join(devices)}"
+    if minutes and any(teachers_of(run["config"]) for run in runs):
         hours += ", its teacher's not among them"
     return hours + (f"; {sum(costs):.2f} GFLOP a 256x256 view" if costs else "")
 

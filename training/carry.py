@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.record import BEGAN_WITH
+from training.record import BEGAN_WITH, DEVICE
 from training.state import replace
 from training.storage import SMALLEST, quantise
 
-TEXTS = ("config.json", "metrics.csv", BEGAN_WITH)
+TEXTS = ("config.json", "metrics.csv", BEGAN_WITH, DEVICE)
 KERNEL = 4
 """Dimensions of a convolution's weights (O, I, kH, kW)."""
 

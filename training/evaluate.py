@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import Artifact, default_store
-from app.nuclei.types import Profile, Segmentation
+from app.nuclei.types import Engine, Profile, Segmentation
 from training import card, failures, reliability, sensitivity
 from training.data import lizard
 from training.data.sample import Sample
@@ -81,10 +81,31 @@ def write(folder: Path, scores: Sequence[ImageScore], summary: dict[str, Any], f
     (folder / "per_image.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def run(artifact: Artifact, samples: Sequence[Sample], source: str, profile: Profile, folder: Path) -> dict[str, Any]:
-    """Evaluate a model and write everything but its card; the content of metrics.json."""
+def folder_of(out: Path, artifact: Artifact, source: str, profile: Profile) -> Path:
+    """Where the results of a model lie."""
+    return out / f"{artifact.name}-{artifact.version}-{source}-{profile}"
+
+
+def run(
+    artifact: Artifact,
+    samples: Sequence[Sample],
+    source: str,
+    profile: Profile,
+    folder: Path,
+    engine: Engine | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model and write everything but its card; the content of metrics.json.
+
+    Args:
+        artifact: the model.
+        samples: labelled images that it never saw.
+        source: their name within the data set.
+        profile: views that are averaged.
+        folder: for what is written.
+        engine: runs the networks; the model's own sessions if None.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = evaluated(Segmenter(artifact), samples, profile)
+    pairs = evaluated(Segmenter(artifact, engine) if engine else Segmenter(artifact), samples, profile)
     scores, found = [score for score, _ in pairs], [segmentation for _, segmentation in pairs]
     facts = {
         "model": f"{artifact.name}@{artifact.version}",
@@ -152,7 +173,7 @@ def main() -> None:
     arguments = parser.parse_args()
     artifact = load_artifact(arguments.model, arguments.store)
     samples = lizard.read(arguments.root, [arguments.source])
-    folder = arguments.out / f"{artifact.name}-{artifact.version}-{arguments.source}-{arguments.profile}"
+    folder = folder_of(arguments.out, artifact, arguments.source, arguments.profile)
     result = run(artifact, samples, arguments.source, arguments.profile, folder)
     print(card.table(result))
     if arguments.against:

@@ -59,6 +59,9 @@ def reestimate(run: Path, crops: int, judged: int, data: Path) -> dict[str, dict
     scores["after"] = validate(network, judge, config, device)
     shutil.copyfile(run / "best.pt", run / BEFORE)
     replace(run / "best.pt", {"network": network.state_dict(), "name": config.network})
+    content = json.loads((run / "config.json").read_text())
+    content["recipe"]["norm_crops"] = crops
+    (run / "config.json").write_text(json.dumps(content, indent=1))
     return scores
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from app.nuclei.engine import cpu_limit
 from training.describe import gflop
 from training.network import build
 
 Record = dict[str, Any]
-"""config; minutes; gflop of a 256x256 view; began_with: the same of the run whose weights it began with, or None."""
-FIELDS = ("config", "minutes", "gflop", "began_with")
-RECORD, BEGAN_WITH = "record.json", "began_with.json"
+"""config; minutes; device that learnt, or None; gflop of a 256x256 view; began_with: the same of the run whose weights
+it began with, or None."""
+FIELDS = ("config", "minutes", "device", "gflop", "began_with")
+RECORD, BEGAN_WITH, DEVICE = "record.json", "began_with.json", "device.txt"
 
 
 def record_of(run: Path) -> Record:
@@ -24,9 +29,17 @@ def record_of(run: Path) -> Record:
     return {
         "config": config,
         "minutes": _minutes(run / "metrics.csv"),
+        "device": (run / DEVICE).read_text().strip() if (run / DEVICE).exists() else None,
         "gflop": round(gflop(build(config["network"]), 256), 2),
         "began_with": _began_with(run, config.get("begin_from")),
     }
+
+
+def remember_device(run: Path, device: torch.device) -> None:
+    """Keep in a run folder what it learns on: hours mean little without it."""
+    cpu = f"{cpu_limit()} CPU cores ({platform.machine()})"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    (run / DEVICE).write_text(f"{name}\n")
 
 
 def remember_beginning(run: Path, begin_from: str) -> None:

@@ -33,7 +33,7 @@ from training.distributed import Team, team
 from training.encoder_weights import load_encoder
 from training.loading import batches_of, loader, moved
 from training.network import Logits, build, compile_blocks, estimate_norms, forward
-from training.record import remember_beginning
+from training.record import remember_beginning, remember_device
 from training.state import State
 
 
@@ -104,6 +104,7 @@ def prepare(config: RunConfig, folder: Path, together: Team) -> None:
     if together.leads:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config.model_dump_json(indent=1))
+        remember_device(folder, together.device)
 
 
 def resume(config: RunConfig, folder: Path, together: Team) -> State:

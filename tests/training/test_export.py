@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from app.nuclei import Segmenter, graphs, load_artifact
 from app.nuclei.artifact import HALF_TOLERANCE, prove
 from app.nuclei.engine import OnnxEngine
-from training import card, evaluate, export
+from app.nuclei.types import HoverMaps, UInt8
+from tests.drawn import InkEngine, draw_tissue
+from training import card, evaluate, export, levels
 from training.config import DistillConfig, RunConfig
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.export import Disagreement, export_graph, golden_patch, licence_note, manifest_of_runs, write_artifact
 from training.network import build
+from training.record import remember_device
 from training.scores import PAIRED
 from training.storage import quantise, shrink
 
@@ -103,6 +107,36 @@ def test_an_evaluation_writes_scores_pictures_and_the_card(store: Path, data_roo
     assert (artifact.folder / "reliability.png").exists()
 
 
+def test_levels_end_with_what_the_model_scores_as_it_serves(store: Path, data_root: Path) -> None:
+    artifact = load_artifact("pair", store)
+    samples = lizard.read(data_root / "lizard", ["consep"])[:1]
+    members = levels.members_of(artifact)
+    found = levels.measure(artifact, members, samples)
+    assert [level.title for level in found] == [
+        f"{name}, `{profile}`" for name in ("lite-narrow", "lite-narrow", "all") for profile in ("fast", "accurate")
+    ]
+    (served,) = evaluate.evaluate(Segmenter(artifact), samples, "accurate")
+    (last,) = found[-1].scores
+    for name in ("binary", "classes", "dice", "detection", "counts"):
+        np.testing.assert_allclose(getattr(last, name), getattr(served, name), err_msg=name)
+    assert levels.table(found).count("\n") == 7
+
+
+def test_an_engine_that_remembers_looks_at_a_patch_once() -> None:
+    seen: list[int] = []
+
+    class Counting(InkEngine):
+        def predict(self, patches: UInt8) -> HoverMaps:
+            seen.append(len(patches))
+            return super().predict(patches)
+
+    one, other = draw_tissue(64, 64, 1), draw_tissue(64, 64, 2)
+    engine = levels.Remembering(Counting())
+    both = engine.predict(np.stack([one, other]))
+    assert engine.predict(np.stack([other, one, one]))[1:].furthest_from(both[[0, 0]]) == 0
+    assert seen == [1, 1]
+
+
 def test_a_model_does_not_differ_from_itself(store: Path, data_root: Path) -> None:
     artifact = load_artifact("pair", store)
     rows = evaluate.differences(artifact, artifact, lizard.read(data_root / "lizard", ["consep"])[:1], "fast")
@@ -136,6 +170,7 @@ def test_a_manifest_and_its_card_tell_what_a_run_began_with(tmp_path: Path) -> N
     )
     assert card.compute(training) == "1.5 hours of training, its teacher's not among them; 4.12 GFLOP a 256x256 view"
     assert ", taught by the labels and by the maps of pair; " in card.recipe(training)
+    assert ", its averaged weights with batch norms estimated on" not in card.recipe(training)
     assert "EfficientNet-Lite0" in licence_note(training)
     assert "EfficientNet-Lite0" not in licence_note({"config": {}})
     both = manifest_of_runs([tmp_path / "plain", tmp_path / "later"], "pair", "1")["training"]
@@ -181,3 +216,17 @@ def test_a_rounded_weight_is_within_half_a_step() -> None:
     assert codes.dtype == np.int8
     assert (np.abs(codes * scales - weights) <= scales / 2 + 1e-7).all()
     assert not codes[2].any()
+
+
+def test_a_card_tells_devices_norms_and_teachers_that_are_runs(tmp_path: Path) -> None:
+    config = RunConfig(name="r", network="lite", distill=DistillConfig(teacher_runs=("runs/a", "runs/b")))
+    config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"ema": 0.9, "norm_crops": 96})})
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    (tmp_path / "metrics.csv").write_text("epoch,minutes\n0,30\n")
+    remember_device(tmp_path, torch.device("cpu"))
+    training = manifest_of_runs([tmp_path], "r", "1")["training"]
+    assert re.match(
+        r"0\.5 hours of training on \d+ CPU cores \(.+\), its teacher's not among them;", card.compute(training)
+    )
+    assert ", taught by the labels and by the maps of a and b;" in card.recipe(training)
+    assert card.recipe(training).endswith("its averaged weights with batch norms estimated on 96 crops")
