@@ -31,10 +31,11 @@ from training.data.sample import Sample
 from training.deployed import Deployed, Together, TorchEngine, TrainedMember
 from training.distributed import Team, team
 from training.train import check_division, random_crops, split, train
-from training.tune import maps_of
 
 AT_ONCE = 3
 """Images whose maps are made at the same time."""
+MULTIPLE = 32
+"""Every network halves an image at most five times."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -90,7 +91,22 @@ def of_runs(runs: Sequence[Path], config: RunConfig) -> Teacher:
     members = [Deployed(TrainedMember.read(run / "best.pt").network) for run in runs]
     engine = Together([TorchEngine(member, config.recipe.bf16) for member in members])
     seen = PAPER_VIEWS if config.distill.profile == "accurate" else PAPER_VIEWS[:1]
-    return partial(maps_of, partial(average, engine.predict, views=seen))
+
+    def maps(image: UInt8) -> HoverMaps:
+        height, width = image.shape[:2]
+        whole = average(engine.predict, filled_up(image)[None], seen)
+        return HoverMaps(*(m[0, :height, :width] for m in (whole.np_prob, whole.hv, whole.type_prob)))
+
+    return maps
+
+
+def filled_up(image: UInt8) -> UInt8:
+    """An image (H, W, 3) mirrored beyond its right and lower edge to the next multiple of what networks halve it to.
+
+    Images to learn from are small enough to be seen whole: cut into patches with margins they cost thrice as much.
+    """
+    below, right = (-n % MULTIPLE for n in image.shape[:2])
+    return np.pad(image, [(0, below), (0, right), (0, 0)], mode="symmetric")
 
 
 def check_scale(teacher: Segmenter, samples: Sequence[Sample]) -> None:

@@ -1,11 +1,12 @@
 """Train the paper's ensemble and its baseline in runs of some minutes; call it again until it is done.
 
     python -m training.ensemble --minutes 10       # status 75: there is more to do; 0: all are trained
+    python -m training.ensemble --brief            # by the recipe of karyon-ensemble 1: six minutes for its two members
     python -m training.ensemble --reduced          # the same path with narrow networks: a minute on a CPU
 
 SEResNeXt50, SEResNeXt101 and HoVer-Net are trained one after the other by configs that differ in the network alone, so
-each gets the same crops, epochs and recipe. Every run writes a checkpoint when its time is over, and the next call goes
-on with the very next batch: stopping changes nothing.
+each gets the same crops, epochs and recipe: the paper's, or a brief one. Every run writes a checkpoint when its time is
+over, and the next call goes on with the very next batch: stopping changes nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ UNFINISHED = 75
 """Exit status: the time was over; EX_TEMPFAIL of sysexits.h."""
 
 
-def configs(small: bool = False) -> list[RunConfig]:
-    """The runs, in order; or the same with narrow networks and little data."""
-    whole = [load(CONFIGS / f"{name}.toml") for name in NETWORKS]
+def configs(small: bool = False, brief: bool = False) -> list[RunConfig]:
+    """The runs, in order, by the paper's recipe or the brief one; or the same with narrow networks and little data."""
+    whole = [load(CONFIGS / f"{name}{'-brief' if brief else ''}.toml") for name in NETWORKS]
     return [_reduced(config) for config in whole] if small else whole
 
 
@@ -39,7 +40,7 @@ def _reduced(config: RunConfig) -> RunConfig:
     content = config.model_dump() | {"name": config.name + scale.suffix, "network": config.network + scale.suffix}
     for part, values in scale.overrides:
         content[part] = content[part] | values
-    content["recipe"] |= {"bf16": False}  # a CPU without instructions for it takes ten times as long
+    content["recipe"] |= {"bf16": False, "compile": False}  # a CPU without instructions for it takes ten times as long
     return RunConfig.model_validate(content | {"workers": 0})
 
 
@@ -65,6 +66,7 @@ def main() -> None:
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, help="stop after so long, with a checkpoint; by default at the end")
+    parser.add_argument("--brief", action="store_true", help="the recipe for minutes in place of the paper's")
     parser.add_argument("--reduced", action="store_true", help="narrow networks, little data: the path, not the scores")
     parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
@@ -72,7 +74,8 @@ def main() -> None:
     until = None if arguments.minutes is None else began + 60 * arguments.minutes
     with team() as together:
         try:
-            best = train_all(configs(arguments.reduced), arguments.data, arguments.runs, together, until)
+            runs = configs(arguments.reduced, arguments.brief)
+            best = train_all(runs, arguments.data, arguments.runs, together, until)
         except Paused as pause:
             if together.leads:
                 print(f"{pause}; the same command goes on", flush=True)

@@ -92,13 +92,16 @@ def convolutions_before(network: nn.Module, crops: Tensor) -> dict[str, str]:
     """The convolution whose output each norm is given, by the norm's name; norms after anything else are left out."""
     found: dict[str, str] = {}
     outputs: list[tuple[Tensor, str]] = []
+
+    def given(norm: str, value: Tensor) -> None:
+        found.update((norm, convolution) for out, convolution in outputs if out is value)
+
     hooks = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(lambda _, __, out, name=name: outputs.append((out, name))))
         elif isinstance(module, nn.BatchNorm2d):
-            look = lambda _, given, name=name: found.update((name, conv) for out, conv in outputs if out is given[0])  # noqa: E731
-            hooks.append(module.register_forward_pre_hook(look))
+            hooks.append(module.register_forward_pre_hook(lambda _, args, name=name: given(name, args[0])))
     with torch.no_grad():
         network(crops)
     for hook in hooks:

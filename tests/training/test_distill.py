@@ -127,6 +127,17 @@ def test_a_teacher_of_three_views_says_the_mean_of_what_it_says_in_each(
         np.testing.assert_allclose(getattr(taught, name), mean, atol=1e-5)
 
 
+def test_a_teacher_sees_an_image_of_any_size_whole(config: RunConfig, runs: tuple[Path, list[Path]]) -> None:
+    teacher = of_runs(runs[1], _taught_by(config, runs[1]))
+    image = draw_tissue(192, 160)
+    whole, part = teacher(image), teacher(image[:171, :133])
+    assert part.np_prob.shape == (171, 133)
+    assert part.hv.shape == (171, 133, 2)
+    # Far from what the mirror fills up the answers are those of the larger image, but for what squeeze-and-excitation
+    # makes of its other mean.
+    assert np.abs(whole.np_prob[:64, :64] - part.np_prob[:64, :64]).mean() < 0.02
+
+
 def test_a_student_of_run_folders_trains(tmp_path: Path, config: RunConfig, runs: tuple[Path, list[Path]]) -> None:
     data, teachers = runs
     alone = Team(0, 1, torch.device("cpu"))

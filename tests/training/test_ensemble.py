@@ -30,11 +30,12 @@ def _tiny(config: RunConfig) -> RunConfig:
     return RunConfig.model_validate(content | {"threads": 1})
 
 
-def test_the_three_networks_are_trained_by_one_recipe() -> None:
-    runs = [run.model_dump() for run in ensemble.configs()]
-    assert [run.pop("network") for run in runs] == [run.pop("name") for run in runs]
+@pytest.mark.parametrize(("brief", "suffix", "epochs"), [(False, "", 50), (True, "-brief", 4)])
+def test_the_three_networks_are_trained_by_one_recipe(brief: bool, suffix: str, epochs: int) -> None:
+    runs = [run.model_dump() for run in ensemble.configs(brief=brief)]
+    assert [run.pop("network") + suffix for run in runs] == [run.pop("name") for run in runs]
     assert runs[0] == runs[1] == runs[2]
-    assert runs[0]["recipe"]["epochs"] == 50
+    assert runs[0]["recipe"]["epochs"] == epochs
 
 
 def test_runs_that_are_stopped_after_every_batch_end_with_the_weights_of_undisturbed_ones(
