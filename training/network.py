@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.blocks import Bottleneck, DenseBlock, Head
 from training.efficientnet import EfficientLite, InvertedResidual
@@ -165,7 +166,7 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
 
 
 def forward(network: nn.Module, image: Tensor, bf16: bool) -> Logits:
-    """Logits of (N, 3, H, W) uint8 RGB; in bfloat16 where it loses nothing that counts, or in float32."""
+    """Logits of (N, 3, H, W) uint8 RGB, in float32 or, where torch thinks it safe, in bfloat16."""
     scaled = image.float().div(255).contiguous(memory_format=torch.channels_last)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         return Logits(*network(scaled))
@@ -183,14 +184,16 @@ def estimate_norms(network: nn.Module, batches: Iterable[Tensor], bf16: bool) ->
         bf16: calculate as the recipe does.
     """
     network.eval()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
-        norm.train()
+        # Plain, by itself: norms that are synchronised would wait for processes that do not take part.
+        norm.forward = partial(_BatchNorm.forward, norm.train())  # type: ignore[method-assign]
     for batch in batches:
         forward(network, batch, bf16)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        del norm.forward
         norm.eval()

@@ -25,9 +25,10 @@ validation = 0.34
 crop = 64
 crops_per_epoch = 8
 [recipe]
-epochs = 1
+epochs = 2
 batch = 4
 learning_rate = 1e-3
+ema = 0.9
 """
 NORM = """
 import sys, torch
@@ -76,7 +77,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     _torchrun("-m", "training.train", str(tmp_path / "pair.toml"), "--data", str(data), "--runs", str(tmp_path))
     run = tmp_path / "pair"
     assert {"best.pt", "metrics.csv", "checkpoint.pt"} <= {p.name for p in run.iterdir()}
-    assert torch.load(run / "checkpoint.pt", weights_only=True)["place"][:2] == [1, 0]
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["place"][:2] == [2, 0]
 
 
 def test_a_norm_keeps_weights_and_names_when_it_is_synchronised() -> None:
