@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from tqdm import tqdm
 from app.nuclei import hover, instances, metrics, tiling
 from app.nuclei.engine import mean
 from app.nuclei.hover import OperatingPoint
-from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.types import HoverMaps, Profile, UInt8
+from app.nuclei.views import PAPER_VIEWS, average
 from training import calibrate
 from training.config import RunConfig
 from training.data import lizard
@@ -50,9 +52,19 @@ def maps_of(predict: Callable[[UInt8], HoverMaps], image: UInt8) -> HoverMaps:
     return plan.stitch([predict(np.ascontiguousarray(patch)[None])[0] for patch in plan.cut(image)])
 
 
-def validation_maps(run: Path, samples: Sequence[Sample], bf16: bool = False) -> list[HoverMaps]:
-    """A run's maps (H, W) of its validation images, one view; kept in the run folder until its weights change."""
-    folder, weights = run / "validation-maps", run / "best.pt"
+def validation_maps(
+    run: Path, samples: Sequence[Sample], profile: Profile = "fast", bf16: bool = False
+) -> list[HoverMaps]:
+    """A run's maps (H, W) of its validation images, kept in the run folder until its weights change.
+
+    Args:
+        run: folder of training.train.
+        samples: its validation images.
+        profile: views that are averaged.
+        bf16: calculate in bfloat16.
+    """
+    folder, weights = run / f"validation-maps-{profile}", run / "best.pt"
+    seen = PAPER_VIEWS if profile == "accurate" else PAPER_VIEWS[:1]
     folder.mkdir(exist_ok=True)
     engine: TorchEngine | None = None
     found = []
@@ -60,7 +72,7 @@ def validation_maps(run: Path, samples: Sequence[Sample], bf16: bool = False) ->
         path = folder / f"{sample.name}.npz"
         if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
             engine = engine or TorchEngine(Deployed(TrainedMember.read(weights).network), bf16)
-            maps = maps_of(engine.predict, sample.image)
+            maps = maps_of(partial(average, engine.predict, views=seen), sample.image)
             np.savez(path.with_suffix(".new.npz"), np_prob=maps.np_prob, hv=maps.hv, type_prob=maps.type_prob)
             path.with_suffix(".new.npz").replace(path)
         with np.load(path) as kept:
@@ -135,13 +147,14 @@ def _neighbours(point: OperatingPoint) -> list[OperatingPoint]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="+", help="run folders of training.train, one a member")
+    parser.add_argument("--profile", choices=["fast", "accurate"], default="fast", help="one view or three")
     parser.add_argument("--bf16", action="store_true", help="maps in bfloat16: for large networks, in half the time")
     parser.add_argument("--data", type=Path, default=lizard.default_root())
     arguments = parser.parse_args()
     home = arguments.run[0]
     config = RunConfig.model_validate_json((home / "config.json").read_text())
     _, validation = split(config, arguments.data)
-    of_runs = [validation_maps(run, validation, arguments.bf16) for run in arguments.run]
+    of_runs = [validation_maps(run, validation, arguments.profile, arguments.bf16) for run in arguments.run]
     maps = [mean(of_image) for of_image in zip(*of_runs, strict=True)]
     best, tried = tune(hover.NATIVE, validation, maps)
     (home / "operating_point.json").write_text(json.dumps(best.to_dict(), indent=1) + "\n")

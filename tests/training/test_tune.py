@@ -93,11 +93,13 @@ def test_maps_of_a_run_are_made_again_only_when_its_weights_change(
     save(1)
     (first,) = validation_maps(tmp_path, samples)
     assert first.np_prob.shape == samples[0].image.shape[:2]
-    written = (tmp_path / "validation-maps" / "s0.npz").stat().st_mtime_ns
+    written = (tmp_path / "validation-maps-fast" / "s0.npz").stat().st_mtime_ns
     (again,) = validation_maps(tmp_path, samples)
     assert first.furthest_from(again) == 0
-    assert (tmp_path / "validation-maps" / "s0.npz").stat().st_mtime_ns == written
+    assert (tmp_path / "validation-maps-fast" / "s0.npz").stat().st_mtime_ns == written
     save(2)
     os.utime(weights, (time.time() + 5, time.time() + 5))
     (other,) = validation_maps(tmp_path, samples)
     assert first.furthest_from(other) > 0
+    (averaged,) = validation_maps(tmp_path, samples, "accurate")
+    assert averaged.furthest_from(other) > 0
