@@ -88,11 +88,11 @@ promtool: $(VENV)/dev  ## Prometheus and promtool into .venv/bin, where apt-get 
 image-steps: $(VENV)/dev  ## the CPU image's steps in an empty folder, and the service started from there; minutes
 	$(BIN)/python docker/rehearse.py
 
-train-ensemble: $(VENV)/dev  ## train the paper's ensemble and its baseline, on a GPU; goes on where it was stopped
+train-ensemble: $(VENV)/dev  ## train the paper's ensemble and its baseline briefly, on a GPU; goes on where it was stopped
 	$(BIN)/python -m training.ensemble --brief
 	$(BIN)/python -m training.tune runs/seresnext50-brief runs/seresnext101-brief
-	$(BIN)/python -m training.export runs/seresnext50-brief runs/seresnext101-brief --name ensemble --version 1 \
-	    --weights int8 --store runs/store
+	test -d runs/store/karyon-ensemble/1 || $(BIN)/python -m training.export runs/seresnext50-brief \
+	    runs/seresnext101-brief --name karyon-ensemble --version 1 --weights int8 --store runs/store
 
 train-lite: $(VENV)/dev  ## train karyon-lite 2 on the CPU, its teachers first: many hours; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml

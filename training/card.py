@@ -147,11 +147,14 @@ def teachers_of(config: Mapping[str, Any]) -> list[str]:
 def compute(training: Mapping[str, Any]) -> str:
     """Hours of training, those of the runs that it began with among them, and the cost of a view."""
     runs = runs_of(training)
-    minutes, costs = sum(map(_minutes, runs)), [gflop_of(run) for run in runs if "gflop" in run]
+    history = [earlier for run in runs for earlier in _history(run)]
+    minutes = sum(float(run.get("minutes") or 0) for run in history)
+    costs = [gflop_of(run) for run in runs if "gflop" in run]
     hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
-    if minutes and (devices := dict.fromkeys(run["device"] for run in runs if run.get("device"))):
-        hours += f" on {' and '.join(devices)}"
-    if minutes and any(teachers_of(run["config"]) for run in runs):
+    devices = dict.fromkeys(run.get("device") for run in history if run.get("minutes"))
+    if devices and None not in devices:
+        hours += f" on {' and '.join(map(str, devices))}"
+    if minutes and any(teachers_of(run["config"]) for run in history):
         hours += ", its teacher's not among them"
     return hours + (f"; {sum(costs):.2f} GFLOP a 256x256 view" if costs else "")
 
@@ -162,9 +165,10 @@ def gflop_of(run: Mapping[str, Any]) -> float:
     return float(sum(cost) if isinstance(cost, list) else cost)
 
 
-def _minutes(training: Mapping[str, Any]) -> float:
-    earlier = training.get("began_with")
-    return float(training.get("minutes") or 0) + (_minutes(earlier) if earlier else 0)
+def _history(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A run, the one whose weights it began with, and so on."""
+    earlier = run.get("began_with")
+    return [run, *(_history(earlier) if earlier else [])]
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

@@ -4,14 +4,17 @@
     python -m training.carry unpack parts runs                       # here, once all parts of a run are there
 
 A part is a piece of one run's file: weights rounded as `training.export --weights int8` rounds them (it rounds what
-comes back to the very same numbers), config, metrics and the record of what the run began with. Checkpoints stay.
+comes back to the very same numbers), config, metrics, what training.tune chose, and the record of the run. A run that
+came home has ended: its checkpoint stayed.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.record import BEGAN_WITH, DEVICE
+from training.record import RECORD, record_of
 from training.state import replace
 from training.storage import SMALLEST, quantise
 
-TEXTS = ("config.json", "metrics.csv", BEGAN_WITH, DEVICE)
+TEXTS = ("config.json", "metrics.csv", "operating_point.json", "calibration.json")
+SHOWN = 12
+"""Digits of a file's SHA-256 in the names of its parts."""
 KERNEL = 4
 """Dimensions of a convolution's weights (O, I, kH, kW)."""
 
@@ -40,46 +45,60 @@ def pack(run: Path, folder: Path, most: int) -> list[Path]:
         FileNotFoundError: the run has no best.pt.
     """
     best = torch.load(run / "best.pt", weights_only=True, map_location="cpu")
+    texts = {name: (run / name).read_text() for name in TEXTS if (run / name).exists()}
     content = {
         "name": best["name"],
         "network": {name: _small(tensor) for name, tensor in best["network"].items()},
-        "texts": {name: (run / name).read_text() for name in TEXTS if (run / name).exists()},
+        "texts": texts | {RECORD: json.dumps(record_of(run), indent=1) + "\n"},
     }
     stream = io.BytesIO()
     torch.save(content, stream)
     whole = stream.getbuffer()
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(whole), most)
-    paths = [folder / f"{run.name}.{n}-of-{len(starts)}.part" for n in range(1, len(starts) + 1)]
+    starts, digest = range(0, len(whole), most), sha256(whole).hexdigest()[:SHOWN]
+    paths = [folder / f"{run.name}.{digest}.{n}-of-{len(starts)}.part" for n in range(1, len(starts) + 1)]
     for path, start in zip(paths, starts, strict=True):
         path.write_bytes(whole[start : start + most])
     return paths
 
 
 def unpack(folder: Path, home: Path) -> list[Path]:
-    """Make the runs whose parts lie in a folder again.
+    """Make the runs whose parts lie in a folder again: all of them, or none.
 
     Args:
         folder: of parts.
         home: folder of run folders.
 
     Raises:
-        ValueError: there is no part, or one of a run is missing.
+        ValueError: there is no part, one of a run is missing or spoilt, or a run was packed twice.
         FileExistsError: a run folder is there already.
     """
-    names = sorted({path.name.rsplit(".", 2)[0] for path in folder.glob("*.part")})
+    packed = sorted({tuple(path.name.rsplit(".", 3)[:2]) for path in folder.glob("*.*.*-of-*.part")})
+    names = [name for name, _ in packed]
     if not names:
         raise ValueError(f"{folder} holds no part of a run")
-    return [_unpacked(name, folder, home / name) for name in names]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{folder} holds parts of more than one packing of {', '.join(twice)}")
+    if there := [name for name in names if (home / name).exists()]:
+        raise FileExistsError(f"{home} holds {', '.join(there)} already")
+    whole = {name: _whole_file(name, digest, folder) for name, digest in packed}
+    return [_written(home / name, content) for name, content in whole.items()]
 
 
-def _unpacked(name: str, folder: Path, run: Path) -> Path:
-    there = list(folder.glob(f"{name}.*-of-*.part"))
-    count = int(there[0].name.rsplit(".", 2)[1].split("-of-")[1])
-    parts = [folder / f"{name}.{n}-of-{count}.part" for n in range(1, count + 1)]
+def _whole_file(name: str, digest: str, folder: Path) -> bytes:
+    stem = f"{name}.{digest}"
+    count = int(next(folder.glob(f"{stem}.*-of-*.part")).name.rsplit(".", 2)[1].split("-of-")[1])
+    parts = [folder / f"{stem}.{n}-of-{count}.part" for n in range(1, count + 1)]
     if missing := [part.name for part in parts if not part.exists()]:
         raise ValueError(f"{folder} lacks {', '.join(missing)}")
-    content = torch.load(io.BytesIO(b"".join(part.read_bytes() for part in parts)), weights_only=True)
+    whole = b"".join(part.read_bytes() for part in parts)
+    if sha256(whole).hexdigest()[:SHOWN] != digest:
+        raise ValueError(f"the parts of {stem} in {folder} are not those that were packed")
+    return whole
+
+
+def _written(run: Path, whole: bytes) -> Path:
+    content = torch.load(io.BytesIO(whole), weights_only=True)
     run.mkdir(parents=True)
     network = {key: _whole(stored) for key, stored in content["network"].items()}
     replace(run / "best.pt", {"network": network, "name": content["name"]})

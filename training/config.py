@@ -53,7 +53,7 @@ class RecipeConfig(Section):
     decay: float = Field(0.35, ge=0, le=1, description="trapezoid: share of the steps that fall to zero")
     clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0 is off")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, 0 is off")
-    norm_crops: int = Field(128, ge=0, description="crops that the norms of averaged weights are estimated on, 0: none")
+    norm_crops: int = Field(0, ge=0, description="crops that the norms of averaged weights are estimated on, 0: none")
     bf16: bool = False
     compile: bool = Field(False, description="the blocks as torch compiles them: faster on a GPU, slow to start")
     patience: int = Field(0, ge=0, description="epochs without a lower validation loss before it stops, 0 is off")
@@ -101,12 +101,12 @@ def load(path: Path, changes: Sequence[str] = ()) -> RunConfig:
         changes: `KEY=VALUE`, in TOML, set in place of what the file says: `recipe.epochs=5`.
 
     Raises:
-        ValueError: an unknown key, network or loss term, a value out of range, two beginnings, or two teachers; the
-            message names it.
+        ValueError: an unknown key, network or loss term, a value out of range, two beginnings, two teachers, or a
+            change that is no TOML; the message names it.
     """
     content = tomllib.loads(path.read_text())
     for change in changes:
-        content = _merged(content, tomllib.loads(change))
+        content = _changed(content, change)
     config = RunConfig.model_validate(content)
     if config.network not in NETWORKS:
         raise ValueError(f"{path}: no network called {config.network!r}; there are {', '.join(sorted(NETWORKS))}")
@@ -121,7 +121,20 @@ def load(path: Path, changes: Sequence[str] = ()) -> RunConfig:
     return config
 
 
+def _changed(content: dict[str, Any], change: str) -> dict[str, Any]:
+    try:
+        return _merged(content, tomllib.loads(change))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{change}: not KEY=VALUE in TOML, where text is in quotes ({error})") from error
+    except TypeError as error:
+        raise ValueError(f"{change}: part of its key is a value in the file") from error
+
+
 def _merged(content: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables of both, key by key; what is no table is the change's."""
+    """Tables of both, key by key; what is no table is the change's.
+
+    Raises:
+        TypeError: a table of the change is a value in the content.
+    """
     both = {key: _merged(content.get(key, {}), value) for key, value in change.items() if isinstance(value, Mapping)}
     return content | dict(change) | both

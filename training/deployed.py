@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from app.nuclei.engine import mean
-from app.nuclei.types import Engine, HoverMaps, UInt8
+from app.nuclei.types import Engine, HoverMaps, Profile, UInt8
+from app.nuclei.views import PAPER_VIEWS, View
 from training.network import activate, build
 
 
@@ -24,6 +25,10 @@ class Deployed(nn.Module):
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         np_prob, hv, type_prob = activate(self.network(patches.permute(0, 3, 1, 2).float() / 255))
         return np_prob, hv.permute(0, 2, 3, 1), type_prob.permute(0, 2, 3, 1)
+
+
+VIEWS_OF: Mapping[Profile, tuple[View, ...]] = {"fast": PAPER_VIEWS[:1], "accurate": PAPER_VIEWS}
+"""What exported models average in each profile."""
 
 
 @dataclass(frozen=True)

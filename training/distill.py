@@ -13,29 +13,36 @@ import argparse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from app.nuclei import Segmenter, load_artifact
-from app.nuclei.artifact import default_store
+from app.nuclei.artifact import default_store, sha256_of
 from app.nuclei.segmenter import SAME_SCALE
 from app.nuclei.types import HoverMaps, UInt8
-from app.nuclei.views import PAPER_VIEWS, average
+from app.nuclei.views import average
+from training.card import runs_of
 from training.config import RunConfig, load
 from training.data import lizard
 from training.data.crops import RandomCrops, Teaching
 from training.data.sample import Sample
-from training.deployed import Deployed, Together, TorchEngine, TrainedMember
+from training.deployed import VIEWS_OF, Deployed, Together, TorchEngine, TrainedMember
 from training.distributed import Team, team
-from training.train import check_division, random_crops, split, train
+from training.train import check_beginning, check_division, random_crops, split, train
+from training.tune import maps_of
 
 AT_ONCE = 3
 """Images whose maps are made at the same time."""
 MULTIPLE = 32
 """Every network halves an image at most five times."""
+LARGEST = 2048 * 2048
+"""Pixels of an image that is seen whole; cut into patches with margins it costs thrice as much, but less memory."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -53,10 +60,11 @@ def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: 
     training, _ = split(config, data)
     further = unlabelled(Path(config.distill.images)) if config.distill.images else []
     samples = [*training, *further]
-    teacher = teacher_of(config, training, store)
-    maps = teach(teacher, samples, folder / "teacher", compute=together.leads)
-    together.agree(0.0)  # the leader writes the maps, the others wait for them
-    maps = maps or teach(teacher, samples, folder / "teacher", compute=True)
+    taught = folder / "teacher" / name_of_teacher(config, store)
+    if together.leads:
+        teach(teacher_of(config, training, store), samples, taught)
+    together.agree(0.0)  # the others wait for the maps
+    maps = [np.load(taught / f"{sample.name}.npy", mmap_mode="r") for sample in samples]
     own = random_crops(config, training)
     crops = RandomCrops(
         samples, own.size, own.length, own.jitter, own.rare_share, own.seed, teacher=maps, labelled=len(training)
@@ -64,20 +72,38 @@ def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: 
     return train(config, data, folder, together, crops)
 
 
+def name_of_teacher(config: RunConfig, store: Path) -> str:
+    """A folder name that differs wherever a teacher's maps may: by its weights, views and precision.
+
+    Raises:
+        ValueError: the run names no teacher.
+    """
+    wanted = config.distill
+    if wanted.teacher:
+        return f"{load_artifact(wanted.teacher, store).sha256[:12]}-{wanted.profile}"
+    if not wanted.teacher_runs:
+        raise ValueError("the run has no [distill] teacher")
+    weights = "".join(sha256_of(Path(run) / "best.pt") for run in wanted.teacher_runs)
+    precision = "-bf16" if config.recipe.bf16 else ""
+    return f"{sha256(weights.encode()).hexdigest()[:12]}-{wanted.profile}{precision}"
+
+
 def teacher_of(config: RunConfig, training: Sequence[Sample], store: Path) -> Teacher:
-    """The teacher that a run names.
+    """The teacher that a run names, which it must.
 
     Raises:
         ValueError: see `distill`.
     """
     wanted = config.distill
-    if wanted.teacher:
-        segmenter = Segmenter(load_artifact(wanted.teacher, store))
-        check_scale(segmenter, training)
-        return partial(segmenter.maps, profile=wanted.profile)
-    if not wanted.teacher_runs:
-        raise ValueError("the run has no [distill] teacher")
-    return of_runs([Path(run) for run in wanted.teacher_runs], config)
+    if not wanted.teacher:
+        return of_runs([Path(run) for run in wanted.teacher_runs], config)
+    artifact = load_artifact(wanted.teacher, store)
+    for record in runs_of(artifact.manifest.training):
+        if "config" in record:
+            check_division(config, record["config"], wanted.teacher)
+    segmenter = Segmenter(artifact)
+    check_scale(segmenter, training)
+    return partial(segmenter.maps, profile=wanted.profile)
 
 
 def of_runs(runs: Sequence[Path], config: RunConfig) -> Teacher:
@@ -87,24 +113,29 @@ def of_runs(runs: Sequence[Path], config: RunConfig) -> Teacher:
         ValueError: one of them divided its images otherwise than the student.
     """
     for run in runs:
-        check_division(config, run / "best.pt")
+        check_beginning(config, run / "best.pt")
     members = [Deployed(TrainedMember.read(run / "best.pt").network) for run in runs]
     engine = Together([TorchEngine(member, config.recipe.bf16) for member in members])
-    seen = PAPER_VIEWS if config.distill.profile == "accurate" else PAPER_VIEWS[:1]
+    one_at_a_time = Lock()
+
+    def predict(patches: UInt8) -> HoverMaps:
+        with one_at_a_time:  # large networks on whole images fill a device's memory
+            return engine.predict(patches)
+
+    averaged = partial(average, predict, views=VIEWS_OF[config.distill.profile])
 
     def maps(image: UInt8) -> HoverMaps:
         height, width = image.shape[:2]
-        whole = average(engine.predict, filled_up(image)[None], seen)
+        if height * width > LARGEST:
+            return maps_of(averaged, image)
+        whole = averaged(filled_up(image)[None])
         return HoverMaps(*(m[0, :height, :width] for m in (whole.np_prob, whole.hv, whole.type_prob)))
 
     return maps
 
 
 def filled_up(image: UInt8) -> UInt8:
-    """An image (H, W, 3) mirrored beyond its right and lower edge to the next multiple of what networks halve it to.
-
-    Images to learn from are small enough to be seen whole: cut into patches with margins they cost thrice as much.
-    """
+    """An image (H, W, 3) mirrored beyond its right and lower edge to the next multiple of what networks halve it to."""
     below, right = (-n % MULTIPLE for n in image.shape[:2])
     return np.pad(image, [(0, below), (0, right), (0, 0)], mode="symmetric")
 
@@ -116,10 +147,8 @@ def check_scale(teacher: Segmenter, samples: Sequence[Sample]) -> None:
         raise ValueError(f"the teacher works at {own} um per pixel, {wrong[0]} is at another scale")
 
 
-def teach(teacher: Teacher, samples: Sequence[Sample], folder: Path, compute: bool) -> list[Teaching]:
-    """The teacher's maps of every image, (H, W, 10) float16 on disk; those that lie there are not made again."""
-    if not compute:
-        return []
+def teach(teacher: Teacher, samples: Sequence[Sample], folder: Path) -> None:
+    """Write the teacher's maps of every image, (H, W, 10) float16; those that lie there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(sample: Sample) -> None:
@@ -129,10 +158,9 @@ def teach(teacher: Teacher, samples: Sequence[Sample], folder: Path, compute: bo
             np.save(beside, packed(teacher(sample.image)))
             beside.replace(path)
 
-    # While one image's maps are put together the network sees the next one.
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    # While one image's maps are put together a GPU sees the next one.
+    with ThreadPoolExecutor(AT_ONCE if torch.cuda.is_available() else 1) as threads:
         list(tqdm(threads.map(write, samples), desc="teacher", total=len(samples)))
-    return [np.load(folder / f"{s.name}.npy", mmap_mode="r") for s in samples]
 
 
 def packed(maps: HoverMaps) -> Teaching:

@@ -1,7 +1,7 @@
 """Train the paper's ensemble and its baseline in runs of some minutes; call it again until it is done.
 
     python -m training.ensemble --minutes 10       # status 75: there is more to do; 0: all are trained
-    python -m training.ensemble --brief            # by the recipe of karyon-ensemble 1: six minutes for its two members
+    python -m training.ensemble --brief            # by the recipe for minutes on a GPU in place of the paper's
     python -m training.ensemble --reduced          # the same path with narrow networks: a minute on a CPU
 
 SEResNeXt50, SEResNeXt101 and HoVer-Net are trained one after the other by configs that differ in the network alone, so
@@ -40,7 +40,8 @@ def _reduced(config: RunConfig) -> RunConfig:
     content = config.model_dump() | {"name": config.name + scale.suffix, "network": config.network + scale.suffix}
     for part, values in scale.overrides:
         content[part] = content[part] | values
-    content["recipe"] |= {"bf16": False, "compile": False}  # a CPU without instructions for it takes ten times as long
+    # bfloat16: a CPU without instructions for it takes ten times as long. Compiled: longer than these runs take.
+    content["recipe"] |= {"bf16": False, "compile": False}
     return RunConfig.model_validate(content | {"workers": 0})
 
 

@@ -3,7 +3,8 @@
     python -m training.levels karyon-ensemble --source consep --beside karyon-lite
 
 prints the scores of every member and of all together, with one view and with three, and how far the last is above each
-by a paired bootstrap; with --card, the last one's scores go into the model's card, as `training.evaluate` does it.
+by a paired bootstrap; with --card, the last one's scores go into the model's manifest and card, which then has no study
+of its sensitivity: that would take ten times as long, and is what `training.evaluate --card` is for.
 A member's maps of a patch in a view are kept, so that all of it costs no more than the whole ensemble does.
 """
 
@@ -92,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="NAME or NAME@VERSION")
     parser.add_argument("--source", default="consep", help="of Lizard; consep is held out")
-    parser.add_argument("--beside", help="another model, whose scores with one view come first")
+    parser.add_argument("--beside", help="a model of the default store, whose scores with one view come first")
     parser.add_argument("--card", action="store_true", help="write the last level's scores into the manifest and card")
     parser.add_argument("--root", type=Path, default=lizard.default_root(), help="root of the data set")
     parser.add_argument("--store", type=Path, default=default_store())
@@ -102,7 +103,7 @@ def main() -> None:
     samples = lizard.read(arguments.root, [arguments.source])
     levels = []
     if arguments.beside:
-        other = load_artifact(arguments.beside, arguments.store)
+        other = load_artifact(arguments.beside)
         scores = evaluate(Segmenter(other), samples, "fast")
         levels.append(Level(f"{other.name} {other.version}, `fast`", scores))
     members = members_of(artifact)

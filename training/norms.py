@@ -3,14 +3,15 @@
     python -m training.norms runs/seresnext50-brief --crops 96
 
 gives the norms of a run's best weights the statistics of so many of its training crops (Wu and Johnson, 2021, "precise"
-batch norm), prints the validation loss before and after, and keeps what was there as best.before-norms.pt. Training
-does so after every epoch where the recipe averages weights: statistics averaged beside the weights lag behind them, the
-more so the faster the weights still move.
+batch norm) if that lowers the validation loss, which is printed before and after; what was there stays as
+best.before-norms.pt. Training does so after every epoch where a recipe has `norm_crops`: statistics averaged beside the
+weights lag behind them, the more so the faster the weights still move.
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from training.config import RunConfig
 from training.data import lizard
 from training.deployed import TrainedMember
 from training.network import estimate_norms
+from training.record import RECORD
 from training.state import replace
 from training.train import crops_for_norms, judge_of, random_crops, split, validate
 
@@ -38,12 +40,18 @@ def main() -> None:
 
 
 def reestimate(run: Path, crops: int, judged: int, data: Path) -> dict[str, dict[str, float]]:
-    """Re-estimate the norms of a run's best weights; the validation loss of both.
+    """Re-estimate the norms of a run's best weights, unless that is no better; the validation loss of both.
+
+    Args:
+        run: folder of training.train.
+        crops: training crops to look at.
+        judged: most validation crops looked at; 0: as the run does.
+        data: root of the Lizard data set.
 
     Raises:
         FileExistsError: it was done before.
     """
-    if (run / BEFORE).exists():
+    if (run / BEFORE).exists() and not filecmp.cmp(run / BEFORE, run / "best.pt", shallow=False):
         raise FileExistsError(f"{run / BEFORE} is there: this run's norms were estimated already")
     config = RunConfig.model_validate_json((run / "config.json").read_text())
     config = config.model_copy(update={"data": config.data.model_copy(update={"judged": judged or config.data.judged})})
@@ -57,12 +65,20 @@ def reestimate(run: Path, crops: int, judged: int, data: Path) -> dict[str, dict
     varied.epoch = config.recipe.epochs - 1
     estimate_norms(network, crops_for_norms(varied, crops, config, device), config.recipe.bf16)
     scores["after"] = validate(network, judge, config, device)
-    shutil.copyfile(run / "best.pt", run / BEFORE)
-    replace(run / "best.pt", {"network": network.state_dict(), "name": config.network})
-    content = json.loads((run / "config.json").read_text())
-    content["recipe"]["norm_crops"] = crops
-    (run / "config.json").write_text(json.dumps(content, indent=1))
+    if scores["after"]["total"] < scores["before"]["total"]:
+        shutil.copyfile(run / "best.pt", run / BEFORE)
+        replace(run / "best.pt", {"network": network.state_dict(), "name": config.network})
+        _remember(run, crops)
     return scores
+
+
+def _remember(run: Path, crops: int) -> None:
+    """Say so in the run's config, and in its record if it came from elsewhere."""
+    for path in (run / "config.json", run / RECORD):
+        if path.exists():
+            content = json.loads(path.read_text())
+            content.get("config", content)["recipe"]["norm_crops"] = crops
+            path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

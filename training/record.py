@@ -22,24 +22,33 @@ RECORD, BEGAN_WITH, DEVICE = "record.json", "began_with.json", "device.txt"
 
 
 def record_of(run: Path) -> Record:
-    """What there is to say of a run folder: as it lies there, or as the model said that it was restored from."""
+    """What there is to say of a run folder: as it lies there, or as was said where it came from."""
     if (run / RECORD).exists():
         return _read(run / RECORD)
     config = json.loads((run / "config.json").read_text())
     return {
         "config": config,
         "minutes": _minutes(run / "metrics.csv"),
-        "device": (run / DEVICE).read_text().strip() if (run / DEVICE).exists() else None,
+        "device": " and ".join((run / DEVICE).read_text().splitlines()) if (run / DEVICE).exists() else None,
         "gflop": round(gflop(build(config["network"]), 256), 2),
         "began_with": _began_with(run, config.get("begin_from")),
     }
 
 
-def remember_device(run: Path, device: torch.device) -> None:
-    """Keep in a run folder what it learns on: hours mean little without it."""
-    cpu = f"{cpu_limit()} CPU cores ({platform.machine()})"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
-    (run / DEVICE).write_text(f"{name}\n")
+def remember_device(run: Path, device: torch.device, team: int = 1) -> None:
+    """Keep in a run folder what it learns on: hours mean little without it. A further device is a further line.
+
+    Args:
+        run: folder of the run.
+        device: of one process.
+        team: how many processes learn together, each on such a device if it is a GPU.
+    """
+    gpu, path = device.type == "cuda", run / DEVICE
+    name = torch.cuda.get_device_name(device) if gpu else f"{cpu_limit()} CPU cores ({platform.machine()})"
+    line = f"{team} x {name}" if gpu else name
+    known = path.read_text().splitlines() if path.exists() else []
+    if line not in known:
+        path.write_text("\n".join([*known, line]) + "\n")
 
 
 def remember_beginning(run: Path, begin_from: str) -> None:

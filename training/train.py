@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ from training.distributed import Team, team
 from training.encoder_weights import load_encoder
 from training.loading import batches_of, loader, moved
 from training.network import Logits, build, compile_blocks, estimate_norms, forward
-from training.record import remember_beginning, remember_device
+from training.record import RECORD, remember_beginning, remember_device
 from training.state import State
 
 
@@ -53,7 +54,7 @@ def train(
     crops: RandomCrops | None = None,
     until: float | None = None,
 ) -> Path:
-    """Train to the end, or go on from the run folder's checkpoint.
+    """Train to the end, or go on from the run folder's checkpoint; a run that came from elsewhere has ended.
 
     Args:
         config: the run.
@@ -70,6 +71,8 @@ def train(
         Paused: the time was over first.
         Diverged: a loss was not finite; `diverged.pt` in the run folder holds the batch.
     """
+    if (folder / RECORD).exists():
+        return folder / "best.pt"
     together = together or Team(0, 1, torch.device("cpu"))
     prepare(config, folder, together)
     training, validation = split(config, data)
@@ -79,6 +82,8 @@ def train(
     learner = together.wrap(state.network)
     while state.epoch < config.recipe.epochs and not _tired(state, config.recipe):
         began = time.monotonic()
+        if together.leads:
+            remember_device(folder, together.device, together.size)
         learnt = train_epoch(state, learner, crops, config, folder, together, until)
         if together.leads and state.averaged is not None and config.recipe.norm_crops:
             seen = crops_for_norms(crops, config.recipe.norm_crops, config, together.device)
@@ -104,7 +109,6 @@ def prepare(config: RunConfig, folder: Path, together: Team) -> None:
     if together.leads:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config.model_dump_json(indent=1))
-        remember_device(folder, together.device)
 
 
 def resume(config: RunConfig, folder: Path, together: Team) -> State:
@@ -132,7 +136,7 @@ def start(config: RunConfig, together: Team) -> State:
         earlier = TrainedMember.read(Path(config.begin_from))
         if earlier.encoder != config.network:
             raise ValueError(f"{config.begin_from} holds weights of {earlier.encoder}, not of {config.network}")
-        check_division(config, Path(config.begin_from))
+        check_beginning(config, Path(config.begin_from))
         network.load_state_dict(earlier.network.state_dict())
     if config.encoder_weights:
         load_encoder(network, Path(config.encoder_weights))
@@ -142,16 +146,25 @@ def start(config: RunConfig, together: Team) -> State:
     return state
 
 
-def check_division(config: RunConfig, weights: Path) -> None:
+def check_beginning(config: RunConfig, weights: Path) -> None:
+    """`check_division` for weights whose run's config lies beside them; what nothing is known of passes."""
+    earlier = weights.with_name("config.json")
+    if earlier.exists():
+        check_division(config, json.loads(earlier.read_text()), str(weights))
+
+
+def check_division(config: RunConfig, other: Mapping[str, Any], weights: str) -> None:
     """Refuse weights that may know the images that a run is judged by.
 
+    Args:
+        config: of the run.
+        other: config of the run that made the weights.
+        weights: their name, for the message.
+
     Raises:
-        ValueError: the run of these weights, whose config lies beside them, divided its images otherwise.
+        ValueError: that run divided its images otherwise.
     """
-    earlier = weights.with_name("config.json")
-    if not earlier.exists():
-        return
-    theirs, own = json.loads(earlier.read_text())["data"], config.model_dump(mode="json")["data"]
+    theirs, own = other["data"], config.model_dump(mode="json")["data"]
     if differ := [key for key in ("sources", "validation", "split_seed") if theirs[key] != own[key]]:
         raise ValueError(
             f"{weights} learnt with other {', '.join(differ)}: it may know images that this run is judged by"

@@ -22,15 +22,16 @@ import numpy as np
 from tqdm import tqdm
 
 from app.nuclei import hover, instances, metrics, tiling
+from app.nuclei.artifact import sha256_of
 from app.nuclei.engine import mean
 from app.nuclei.hover import OperatingPoint
 from app.nuclei.types import HoverMaps, Profile, UInt8
-from app.nuclei.views import PAPER_VIEWS, average
+from app.nuclei.views import average
 from training import calibrate
 from training.config import RunConfig
 from training.data import lizard
 from training.data.sample import Sample
-from training.deployed import Deployed, TorchEngine, TrainedMember
+from training.deployed import VIEWS_OF, Deployed, TorchEngine, TrainedMember
 from training.export import MARGIN, PATCH_SIZES
 from training.scores import SCORES, WHOLE_IMAGE, score_image
 from training.train import split
@@ -55,7 +56,7 @@ def maps_of(predict: Callable[[UInt8], HoverMaps], image: UInt8) -> HoverMaps:
 def validation_maps(
     run: Path, samples: Sequence[Sample], profile: Profile = "fast", bf16: bool = False
 ) -> list[HoverMaps]:
-    """A run's maps (H, W) of its validation images, kept in the run folder until its weights change.
+    """A run's maps (H, W) of its validation images; kept in its folder, under a name that tells weights and way.
 
     Args:
         run: folder of training.train.
@@ -63,16 +64,16 @@ def validation_maps(
         profile: views that are averaged.
         bf16: calculate in bfloat16.
     """
-    folder, weights = run / f"validation-maps-{profile}", run / "best.pt"
-    seen = PAPER_VIEWS if profile == "accurate" else PAPER_VIEWS[:1]
-    folder.mkdir(exist_ok=True)
+    weights = run / "best.pt"
+    folder = run / "validation-maps" / f"{sha256_of(weights)[:12]}-{profile}{'-bf16' if bf16 else ''}"
+    folder.mkdir(parents=True, exist_ok=True)
     engine: TorchEngine | None = None
     found = []
     for sample in tqdm(samples, desc=run.name):
         path = folder / f"{sample.name}.npz"
-        if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+        if not path.exists():
             engine = engine or TorchEngine(Deployed(TrainedMember.read(weights).network), bf16)
-            maps = maps_of(partial(average, engine.predict, views=seen), sample.image)
+            maps = maps_of(partial(average, engine.predict, views=VIEWS_OF[profile]), sample.image)
             np.savez(path.with_suffix(".new.npz"), np_prob=maps.np_prob, hv=maps.hv, type_prob=maps.type_prob)
             path.with_suffix(".new.npz").replace(path)
         with np.load(path) as kept:
@@ -163,7 +164,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(tried)
     scores = validated(best, validation, maps)
-    (home / "validation.json").write_text(json.dumps(scores, indent=1) + "\n")
+    way = {"runs": [run.name for run in arguments.run], "profile": arguments.profile, "bf16": arguments.bf16}
+    (home / "validation.json").write_text(json.dumps(way | scores, indent=1) + "\n")
     try:
         fitted = calibrate.fit(validation, maps, best)
     except calibrate.NothingFound as error:

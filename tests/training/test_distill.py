@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from app.nuclei import Segmenter, load_artifact
+from app.nuclei.artifact import default_store
 from app.nuclei.types import HoverMaps
 from app.nuclei.views import PAPER_VIEWS, VIEWS, View
 from tests.drawn import InkEngine, draw_tissue
 from tests.training.test_data import write_lizard
+from training import distill as distilling
 from training import losses
 from training.augment import Jitter
 from training.config import RunConfig
 from training.data import lizard
 from training.data.crops import RandomCrops, soft_targets
+from training.data.sample import Sample
 from training.deployed import Deployed, TorchEngine, TrainedMember
-from training.distill import distill, of_runs, packed, teacher_of, unlabelled
+from training.distill import check_scale, distill, name_of_teacher, of_runs, packed, teacher_of, unlabelled
 from training.distributed import Team
 from training.network import Logits
 from training.train import loss_of, random_crops, train
@@ -101,6 +105,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> tuple[P
     return data, [home / "1", home / "2"]
 
 
+def unlabelled_sample(image: np.ndarray, mpp: float) -> Sample:
+    return Sample("s", "drawn", "s", image, np.zeros(image.shape[:2], np.int32), np.zeros(1, np.uint8), mpp)
+
+
 def _taught_by(config: RunConfig, runs: list[Path], profile: str = "fast") -> RunConfig:
     wanted = {"teacher": "", "teacher_runs": tuple(map(str, runs)), "profile": profile}
     return config.model_copy(update={"distill": config.distill.model_copy(update=wanted)})
@@ -143,7 +151,38 @@ def test_a_student_of_run_folders_trains(tmp_path: Path, config: RunConfig, runs
     alone = Team(0, 1, torch.device("cpu"))
     best = distill(_taught_by(config, teachers), data, tmp_path / "student", tmp_path / "no-store", alone)
     assert best.exists()
-    assert len(list((tmp_path / "student" / "teacher").glob("*.npy"))) == 4
+    assert len(list((tmp_path / "student" / "teacher").glob("*/*.npy"))) == 4
+
+
+def test_maps_of_another_teacher_are_not_taken_for_its_own(
+    tmp_path: Path, config: RunConfig, runs: tuple[Path, list[Path]]
+) -> None:
+    pair, one = _taught_by(config, runs[1]), _taught_by(config, runs[1][:1])
+    bf16 = pair.model_copy(update={"recipe": pair.recipe.model_copy(update={"bf16": True})})
+    names = [name_of_teacher(taught, tmp_path) for taught in (pair, one, _taught_by(config, runs[1], "accurate"), bf16)]
+    assert len(set(names)) == 4
+    assert name_of_teacher(pair, tmp_path) == names[0]
+
+
+def test_a_large_image_is_taught_in_patches_as_a_small_one_is_whole(
+    config: RunConfig, runs: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = of_runs(runs[1], _taught_by(config, runs[1]))
+    image = draw_tissue(256, 256)
+    whole = teacher(image)
+    monkeypatch.setattr(distilling, "LARGEST", 0)
+    assert teacher(image).furthest_from(whole) < 1e-5
+
+
+def test_a_shipped_teacher_that_may_know_the_validation_images_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="karyon-lite learnt with other sources"):
+        teacher_of(config, [], default_store())
+
+
+def test_data_at_another_scale_than_the_teachers_are_refused() -> None:
+    sample = unlabelled_sample(draw_tissue(64, 64), mpp=0.25)
+    with pytest.raises(ValueError, match=r"works at 0\.5 um per pixel"):
+        check_scale(Segmenter(load_artifact("karyon-lite"), InkEngine()), [sample])
 
 
 def test_a_teacher_that_may_know_the_validation_images_is_refused(
@@ -156,7 +195,7 @@ def test_a_teacher_that_may_know_the_validation_images_is_refused(
 
 def test_a_run_without_a_teacher_is_refused(tmp_path: Path, config: RunConfig) -> None:
     with pytest.raises(ValueError, match=r"no \[distill\] teacher"):
-        teacher_of(_taught_by(config, []), [], tmp_path)
+        name_of_teacher(_taught_by(config, []), tmp_path)
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

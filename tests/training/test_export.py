@@ -228,5 +228,7 @@ def test_a_card_tells_devices_norms_and_teachers_that_are_runs(tmp_path: Path) -
     assert re.match(
         r"0\.5 hours of training on \d+ CPU cores \(.+\), its teacher's not among them;", card.compute(training)
     )
+    begun = training | {"began_with": training | {"device": None, "minutes": 600.0}}
+    assert card.compute(begun).startswith("10.5 hours of training, its teacher's not among them;")
     assert ", taught by the labels and by the maps of a and b;" in card.recipe(training)
     assert card.recipe(training).endswith("its averaged weights with batch norms estimated on 96 crops")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from training.data.crops import GridCrops
 from training.distributed import Team
 from training.norms import BEFORE, reestimate
 from training.profiling import profile
-from training.record import record_of
+from training.record import DEVICE, RECORD, record_of
 from training.state import State
 from training.train import Diverged, learning_rate, main, train
 
@@ -111,15 +112,52 @@ def test_averaged_weights_get_norms_that_fit_them(data: Path, tmp_path: Path) ->
         assert torch.equal(tensor, estimated[name]) == (name not in norms and "num_batches" not in name), name
 
 
-def test_a_runs_norms_are_estimated_once(data: Path, tmp_path: Path) -> None:
-    train(_config(norm_crops=0), data, tmp_path)
-    old = torch.load(tmp_path / "best.pt", weights_only=True)["network"]
-    assert set(reestimate(tmp_path, 4, 0, data)) == {"before", "after"}
+def test_a_runs_norms_are_estimated_once_and_its_record_says_so(data: Path, tmp_path: Path) -> None:
+    best = train(_config(), data, tmp_path)
+    content = torch.load(best, weights_only=True)
+    for name, tensor in content["network"].items():
+        if name.endswith("running_var"):
+            tensor.mul_(25)
+    torch.save(content, best)
+    (tmp_path / RECORD).write_text(json.dumps(record_of(tmp_path)))
+    loss = reestimate(tmp_path, 4, 0, data)
+    assert loss["after"]["total"] < loss["before"]["total"]
     kept, new = (torch.load(tmp_path / name, weights_only=True)["network"] for name in (BEFORE, "best.pt"))
-    assert all(torch.equal(old[name], kept[name]) for name in old)
-    assert any(not torch.equal(old[name], new[name]) for name in old)
+    assert all(torch.equal(content["network"][name], kept[name]) for name in kept)
+    assert any(not torch.equal(new[name], kept[name]) for name in kept)
+    assert record_of(tmp_path)["config"]["recipe"]["norm_crops"] == 4
     with pytest.raises(FileExistsError, match="estimated already"):
         reestimate(tmp_path, 4, 0, data)
+
+
+def test_norms_that_are_no_better_are_not_taken(data: Path, tmp_path: Path) -> None:
+    best = train(_config(norm_crops=4, epochs=1), data, tmp_path)
+    before = best.read_bytes()
+    loss = reestimate(tmp_path, 4, 0, data)
+    assert loss["after"]["total"] >= loss["before"]["total"]
+    assert best.read_bytes() == before
+    assert not (tmp_path / BEFORE).exists()
+
+
+def test_a_run_that_came_from_elsewhere_has_ended(data: Path, tmp_path: Path) -> None:
+    best = train(_config(), data, tmp_path)
+    (tmp_path / RECORD).write_text(json.dumps(record_of(tmp_path)))
+    (tmp_path / "checkpoint.pt").unlink()
+    before = best.read_bytes()
+    assert train(_config(epochs=9), data, tmp_path) == best
+    assert best.read_bytes() == before
+
+
+def test_a_run_remembers_every_device_that_it_learnt_on(data: Path, tmp_path: Path) -> None:
+    train(_config(epochs=1), data, tmp_path)
+    (tmp_path / DEVICE).write_text("1 x Some GPU\n")
+    train(_config(epochs=1), data, tmp_path)
+    assert record_of(tmp_path)["device"] == "1 x Some GPU"
+    train(_config(epochs=2), data, tmp_path)
+    train(_config(epochs=3), data, tmp_path)
+    first, *others = record_of(tmp_path)["device"].split(" and ")
+    assert first == "1 x Some GPU"
+    assert len(others) == 1
 
 
 def test_data_that_cannot_be_divided_is_refused_before_training(tmp_path: Path) -> None:
@@ -168,8 +206,14 @@ def test_what_a_command_sets_takes_the_place_of_what_the_file_says(tmp_path: Pat
     file.write_text('name = "x"\nnetwork = "lite"\n[recipe]\nepochs = 9\nbatch = 4\n')
     config = load(file, ["recipe.epochs=2", 'data.sources=["glas"]', "name='y'"])
     assert (config.name, config.recipe.epochs, config.recipe.batch, config.data.sources) == ("y", 2, 4, ("glas",))
-    with pytest.raises(ValueError, match="epoch"):
-        load(file, ["recipe.epoch=2"])
+
+
+@pytest.mark.parametrize("change", ["recipe.epoch=2", "recipe.optimizer=adam", "recipe.epochs", "name.x=1"])
+def test_a_change_that_makes_no_config_is_named(change: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('name = "x"\nnetwork = "lite"\n[recipe]\nepochs = 9\n')
+    with pytest.raises(ValueError, match=change.split("=", maxsplit=1)[0]):
+        load(file, [change])
 
 
 def test_a_student_has_one_teacher(tmp_path: Path) -> None:
@@ -226,6 +270,7 @@ def test_a_profile_names_where_the_time_of_a_step_goes(data: Path) -> None:
     ("content", "options", "refusal"),
     [
         ('network = "lite-narrow"\n[distill]\nteacher = "pair"', [], "names a teacher"),
+        ('network = "lite-narrow"\n[distill]\nteacher_runs = ["runs/a"]', [], "names a teacher"),
         ('network = "lite-narrow"\nbegin_from = "best.pt"', ["--encoder-weights", "file"], "begins with: best.pt"),
     ],
 )
