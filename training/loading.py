@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -29,13 +28,7 @@ def loader(examples: Dataset[Example], batch: int, config: RunConfig, workers: i
     # A generator of its own: a loader draws a seed when it starts, and the global one must not notice a restart.
     seeds = torch.Generator().manual_seed(config.seed)
     workers = min(workers, cpu_limit())
-    pin = torch.cuda.is_available()
-    return DataLoader(examples, batch, num_workers=workers, generator=seeds, pin_memory=pin, worker_init_fn=alone)
-
-
-def alone(worker: int) -> None:
-    """One thread a process that loads: as many threads in each of them would stand in each other's way."""
-    cv2.setNumThreads(1)
+    return DataLoader(examples, batch, num_workers=workers, generator=seeds, pin_memory=torch.cuda.is_available())
 
 
 def moved(batch: Example, device: torch.device) -> Example:
