@@ -35,8 +35,8 @@ PARAMETERS = frozenset({"mpp", "profile", "model"})
 NOT_ALIVE = schemas.problems(*explained.answers(DeviceFault))
 NOT_READY = schemas.problems(*explained.answers(domain.NotReady, domain.Draining, DeviceFault))
 NOT_SHIPPED = {
-    "karyon-ensemble": "the paper's ensemble (SEResNeXt50 + SEResNeXt101) is not trained yet but for a short trial that "
-    "scores below karyon-lite, so it is not shipped; karyon models import FOLDER takes one that is trained"
+    "karyon-ensemble": "the paper's ensemble (SEResNeXt50 + SEResNeXt101) is not trained yet but for a short trial "
+    "that scores below karyon-lite, so it is not shipped; karyon models import FOLDER takes one that is trained"
 }
 
 DOCUMENTED = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
