@@ -64,7 +64,9 @@ class Metrics:
         self.batch_tiles = self._histogram("batch_tiles", "patches in one batch", BATCH_TILES, "bucket")
         self.batch_fill = self._histogram("batch_fill_ratio", "cost of a batch by its limit", RATIOS, "bucket")
         self.batch_padding = self._histogram("batch_padding_ratio", "share that was padding", RATIOS, "bucket")
-        self.disagreement = self._histogram("ensemble_disagreement_ratio", "pixels members differ on", RATIOS)
+        self.disagreement = self._histogram(
+            "ensemble_disagreement_ratio", "share of nuclear pixels that members and views differ on", RATIOS
+        )
         self.busy_seconds = self._counter("device_busy_seconds", "seconds that the device worked", "device")
         self.oom_splits = self._counter("oom_splits", "batches halved for want of memory", "bucket")
         self.rebuilds = self._counter("engine_rebuilds", "engines opened anew", "bucket")
@@ -117,10 +119,18 @@ class Metrics:
         for stage, seconds in record.stages.items():
             self.stage_seconds.labels(stage, record.bucket).observe(seconds)
 
-    def count_nuclei(self, counts: Mapping[str, int], model: str) -> None:
-        """Count what was found in an image or a window of a slide, per class."""
+    def count_result(self, counts: Mapping[str, int], measures: Mapping[str, float], model: str) -> None:
+        """Count what was found in an image or a window of a slide.
+
+        Args:
+            counts: nuclei per class.
+            measures: of the technical check.
+            model: name of the model.
+        """
         for name, count in counts.items():
             self.instances.labels(name, model).inc(count)
+        if "disagreement" in measures:
+            self.disagreement.observe(measures["disagreement"])
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

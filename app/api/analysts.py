@@ -67,7 +67,7 @@ class Analysts:
             tickets.segmenter,
             lambda sha256: facts.context(sha256, job_id),
             tickets.cancel,
-            lambda found: self.metrics.count_nuclei(found.counts, artifact.name),
+            lambda found: self.metrics.count_result(found.counts, found.qc.measures, artifact.name),
         )
 
     def facts(self, resident: Resident) -> Analysis:

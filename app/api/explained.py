@@ -19,8 +19,10 @@ QC_CODES = {
     "saturated": "many pixels are at the end of a channel's range",
     "pen_mark": "colours of a marker pen",
     "stain_shift": "the colours are not those of the H&E stains that the model has seen",
+    "mpp_implausible": "the nuclei are larger or smaller than those that the model has seen: the scale may be wrong",
     "mpp_assumed": "nobody said how large a pixel is: the model's own scale was taken, and all um rest on it",
     "mpp_conflict": "request and file state different scales: the request's was taken",
+    "ensemble_disagreement": "members and views of the model disagree on what is nucleus more than usual",
 }
 
 WHO = (Unauthenticated, Forbidden)

@@ -27,6 +27,8 @@ class Observer(Watcher):
         metrics.batch_tiles.labels(bucket).observe(len(ran.batch.items))
         metrics.batch_fill.labels(bucket).observe(min(1.0, ran.batch.cost / ran.limit))
         metrics.batch_padding.labels(bucket).observe(ran.padding)
+        if ran.copied_s is not None:
+            metrics.stage_seconds.labels("copy", bucket).observe(ran.copied_s)
         metrics.busy_seconds.labels(ran.device).inc(ran.seconds)
         metrics.last_batch.set_to_current_time()
         if ran.splits:

@@ -259,4 +259,5 @@ class Services:
     def _count(self, result: Result, record: Record) -> None:
         record.bucket, record.nuclei = result.bucket, len(result.segmentation.nuclei)
         self.metrics.tile_instances.observe(record.nuclei)
-        self.metrics.count_nuclei(result.segmentation.counts, record.model)
+        found = result.segmentation
+        self.metrics.count_result(found.counts, found.qc.measures, record.model)

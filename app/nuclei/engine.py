@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from app.nuclei import graphs
+from app.nuclei import ballots, graphs
 from app.nuclei.artifact import Artifact
 from app.nuclei.errors import EngineUnavailable
 from app.nuclei.lanes import Lanes, joined
@@ -258,11 +258,12 @@ def _graph(file: Path, precision: Precision) -> Path | bytes:
 
 
 def mean(members: Sequence[HoverMaps]) -> HoverMaps:
-    """Members' maps averaged as probabilities, in their order."""
+    """Members' maps averaged as probabilities, in their order; of more than one, with a ballot."""
     if len(members) == 1:
         return members[0]
     columns = ([getattr(m, name) for m in members] for name in OUTPUTS)
-    return HoverMaps(*(np.asarray(np.mean(column, axis=0, dtype=np.float32)) for column in columns))
+    ballot = ballots.joint(ballots.of(m) for m in members)
+    return HoverMaps(*(np.asarray(np.mean(column, axis=0, dtype=np.float32)) for column in columns), ballot=ballot)
 
 
 def _filled(patches: UInt8, rows: int) -> UInt8:

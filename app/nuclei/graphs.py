@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from app.nuclei.ballots import NUCLEUS
 from app.nuclei.errors import EngineUnavailable
 from app.nuclei.views import View
 
 MAPS = ("np_prob", "hv", "type_prob")
+BALLOT = "ballot"
 OPSET, IR = 20, 10
 ACTIVATIONS = frozenset({"Softmax", "Tanh"})
 """From these on a network stays in float32: maps near 0 and 1 need the digits."""
@@ -41,21 +43,38 @@ def folding(views: Sequence[View], members: int) -> bytes:
 
     Inputs are `count` (1,) int64, how many patches are wanted (the rest are padding), and for each member m the maps
     `np_prob.m` (V * N, P, P), `hv.m` (V * N, P, P, 2) and `type_prob.m` (V * N, P, P, C); outputs `np_prob`, `hv` and
-    `type_prob` with `count` rows. Members are added before views, each in their order, as on the host.
+    `type_prob` with `count` rows. Members are added before views, each in their order, as on the host. Where there is
+    more than one of both together, `ballot` (N, P, P) uint8 is an output as well: see `app.nuclei.ballots`.
     """
     graph = _Builder()
     shapes: dict[str, list[str | int]] = {"np_prob": [], "hv": [2], "type_prob": ["C"]}
     for name in MAPS:
         mean = graph.mean([f"{name}.{m}" for m in range(members)])
-        parts = graph.add("Split", [mean], [f"{name}_{i}" for i in range(len(views))], axis=0, num_outputs=len(views))
-        back = [graph.unseen(graph.first(part, "count"), v, name) for part, v in zip(parts, views, strict=True)]
-        graph.add("Identity", [graph.mean(back)], name)
+        graph.add("Identity", [graph.mean(graph.unseen_all(mean, views, name))], name)
     wide = [
         (f"{name}.{m}", "FLOAT", ["VN", "P", "Q", *shape]) for m in range(members) for name, shape in shapes.items()
     ]
-    return graph.model(
-        [("count", "INT64", [1]), *wide], [(name, "FLOAT", ["N", "P", "Q", *shape]) for name, shape in shapes.items()]
-    )
+    outputs = [(name, "FLOAT", ["N", "P", "Q", *shape]) for name, shape in shapes.items()]
+    if has_ballot(views, members):
+        _vote(graph, views, members)
+        outputs.append((BALLOT, "UINT8", ["N", "P", "Q"]))
+    return graph.model([("count", "INT64", [1]), *wide], outputs)
+
+
+def has_ballot(views: Sequence[View], members: int) -> bool:
+    """Whether there is more than one run that could disagree with another."""
+    return len(views) * members > 1
+
+
+def _vote(graph: _Builder, views: Sequence[View], members: int) -> None:
+    """The ballot: one point for a pixel that any run takes for nucleus, one more if all do."""
+    points = []
+    for op in ("Max", "Min"):
+        among_members = graph.add(op, [f"np_prob.{m}" for m in range(members)])
+        extreme = graph.add(op, graph.unseen_all(among_members, views, "np_prob"))
+        taken = graph.add("GreaterOrEqual", [extreme, graph.constant(np.float32(NUCLEUS))])
+        points.append(graph.add("Cast", [taken], to=graph.onnx.TensorProto.INT32))  # bytes cannot be added everywhere
+    graph.add("Cast", [graph.add("Add", points)], BALLOT, to=graph.onnx.TensorProto.UINT8)
 
 
 def halved(file: Path, convert: Callable[..., Model]) -> bytes:
@@ -116,6 +135,11 @@ class _Builder:
         if arrows:
             x = str(self.add("Gather", [x, self.constant(np.array([1, 0], np.int64))], axis=3))
         return self.transposed(x, rank=3 if name == "np_prob" else 4)
+
+    def unseen_all(self, x: str, views: Sequence[View], name: str) -> list[str]:
+        """Maps of all views below each other, each brought back by itself, without the padding."""
+        parts = self.add("Split", [x], [f"{x}_{i}" for i in range(len(views))], axis=0, num_outputs=len(views))
+        return [self.unseen(self.first(part, "count"), view, name) for part, view in zip(parts, views, strict=True)]
 
     def first(self, x: str, count: str) -> str:
         zero = self.constant(np.array([0], np.int64))

@@ -15,11 +15,11 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.types import HoverMaps, UInt8, combined
 
 POLITENESS = 5
 """Steps of niceness: a third of the share of a busy core that the others have."""
@@ -71,4 +71,4 @@ def joined(parts: list[HoverMaps]) -> HoverMaps:
     """Maps (N, P, P) of batches of patches, one behind the other."""
     if len(parts) == 1:
         return parts[0]
-    return HoverMaps(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(HoverMaps)))
+    return combined(parts, np.concatenate)

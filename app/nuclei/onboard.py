@@ -111,10 +111,11 @@ class Board:
             _run(member, binding, options)
             for name, value in zip(MAPS, binding.get_outputs(), strict=True):
                 fold.bind_ortvalue_input(f"{name}.{index}", value)
-        for name in MAPS:
+        names = [*MAPS, graphs.BALLOT] if graphs.has_ballot(staged.views, len(self.members)) else [*MAPS]
+        for name in names:
             fold.bind_output(name, "cpu")
         _run(folding, fold, options)
-        return HoverMaps(*(value.numpy() for value in fold.get_outputs()))
+        return HoverMaps(**{name: value.numpy() for name, value in zip(names, fold.get_outputs(), strict=True)})
 
 
 def _run(session: Session, binding: Any, options: Any = None) -> None:

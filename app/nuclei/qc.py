@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from app.nuclei.types import Float32, Mpp, QualityReport, UInt8, Verdict
+from app.nuclei import ballots
+from app.nuclei.types import Float32, Mpp, Nuclei, QualityReport, UInt8, Verdict
 
 Bool = npt.NDArray[np.bool_]
 
@@ -28,6 +29,7 @@ _THUMB = 256  # longest side of the copy on which colours are judged
 _FOCUS_MPP = 0.5  # finer images are brought here first: the same blur covers more pixels of a finer scan
 _WINDOW, _WINDOWS = 256, 4  # sharpness of a big image: at most 4 x 4 windows of 256 pixels
 _REFERENCE = np.array([0.388, 0.861, 0.327])  # mean optical density direction (r, g, b) of the 119 images
+ENOUGH = 10
 _DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
 
 Side = Literal["low", "high"]
@@ -49,6 +51,9 @@ _RULES = (
     _Rule("pen_mark", "pen_fraction", "high"),
     _Rule("stain_shift", "brown_fraction", "high"),
     _Rule("stain_shift", "stain_angle_deg", "high"),
+    _Rule("mpp_implausible", "nuclear_area_um2", "low"),
+    _Rule("mpp_implausible", "nuclear_area_um2", "high"),
+    _Rule("ensemble_disagreement", "disagreement", "high"),
 )
 
 # "measure.side.verdict"; a code without a "fail" bound only warns. Worst of the 119 images in brackets.
@@ -70,11 +75,23 @@ DEFAULT_THRESHOLDS: Mapping[str, float] = MappingProxyType(
         "brown_fraction.high.fail": 0.50,
         "stain_angle_deg.high.warn": 25.0,  # (17; a DAB stain 30)
         "stain_angle_deg.high.fail": 40.0,
+        # Of 256 pixels each, by karyon-lite. A scale stated twice too coarse gives 26 to 85, twice too fine 6.5 to 25.
+        "nuclear_area_um2.low.warn": 9.5,  # (10)
+        "nuclear_area_um2.low.fail": 7.0,
+        "nuclear_area_um2.high.warn": 40.0,  # (39)
+        "nuclear_area_um2.high.fail": 60.0,
+        "disagreement.high.warn": 0.35,  # (.32)
     }
 )
 
 
-def assess(image: UInt8, nuclei_total: int, mpp: Mpp, thresholds: Mapping[str, float] | None = None) -> QualityReport:
+def assess(
+    image: UInt8,
+    nuclei_total: int,
+    mpp: Mpp,
+    thresholds: Mapping[str, float] | None = None,
+    found: Mapping[str, float] | None = None,
+) -> QualityReport:
     """Technical warnings about one image.
 
     Args:
@@ -82,6 +99,7 @@ def assess(image: UInt8, nuclei_total: int, mpp: Mpp, thresholds: Mapping[str, f
         nuclei_total: how many nuclei were found; 0 always gives `no_tissue` or `no_nuclei_in_tissue`.
         mpp: um per pixel of `image`.
         thresholds: replacements for entries of `DEFAULT_THRESHOLDS`.
+        found: figures of what was found there, as `of_nuclei` and `of_ballot` give them.
 
     Returns:
         Codes in a fixed order, the worst verdict, and every figure that was compared (finite, 4 decimals). Without
@@ -93,17 +111,36 @@ def assess(image: UInt8, nuclei_total: int, mpp: Mpp, thresholds: Mapping[str, f
     bounds = dict(DEFAULT_THRESHOLDS) | dict(thresholds or {})
     if strangers := sorted(bounds.keys() - DEFAULT_THRESHOLDS.keys()):
         raise ValueError(f"no such threshold: {', '.join(strangers)}")
-    measures = _measure(image, mpp)
-    found: dict[str, Verdict] = {}
+    measures = _measure(image, mpp) | dict(found or {})
+    said: dict[str, Verdict] = {}
     for rule in _RULES:
         verdict = _judge(rule, measures, bounds)
-        if verdict != "pass" and found.get(rule.code) != "fail":
-            found[rule.code] = verdict
+        if verdict != "pass" and said.get(rule.code) != "fail":
+            said[rule.code] = verdict
     if nuclei_total and not measures["tissue_fraction"]:
-        found.pop("no_tissue", "warn")
-        found["stain_shift"] = "fail"  # nuclei, and no colour at all: whatever this is, it is not H&E
-    found |= dict.fromkeys(_said_of_the_request(nuclei_total, mpp, "no_tissue" in found), "warn")
-    return QualityReport(_worst(found), tuple(found), measures)
+        said.pop("no_tissue", "warn")
+        said["stain_shift"] = "fail"  # nuclei, and no colour at all: whatever this is, it is not H&E
+    said |= dict.fromkeys(_said_of_the_request(nuclei_total, mpp, "no_tissue" in said), "warn")
+    return QualityReport(_worst(said), tuple(said), measures)
+
+
+def of_nuclei(nuclei: Nuclei, mpp: Mpp) -> dict[str, float]:
+    """The figure that tells a wrong scale: the median area of nuclei, um2.
+
+    Tissue under another scale than stated has nuclei of another size. A few say nothing: none below `ENOUGH` nuclei.
+
+    Args:
+        nuclei: of the image, in the caller's pixels.
+        mpp: um per pixel of those.
+    """
+    if len(nuclei) < ENOUGH:
+        return {}
+    return {"nuclear_area_um2": round(float(np.median(nuclei.area)) * mpp.x * mpp.y, 4)}
+
+
+def of_ballot(ballot: UInt8 | None) -> dict[str, float]:
+    """The figure that tells how far members and views disagree; none where one member saw one view."""
+    return {} if ballot is None else {"disagreement": round(ballots.disagreement(ballot), 4)}
 
 
 def tissue_fraction(image: UInt8) -> float:
@@ -168,10 +205,10 @@ def _said_of_the_request(nuclei_total: int, mpp: Mpp, no_tissue: bool) -> list[s
     return [code for code, holds in said.items() if holds]
 
 
-def _worst(found: Mapping[str, Verdict]) -> Verdict:
-    if "fail" in found.values():
+def _worst(said: Mapping[str, Verdict]) -> Verdict:
+    if "fail" in said.values():
         return "fail"
-    return "warn" if found else "pass"
+    return "warn" if said else "pass"
 
 
 def _shrunk(image: UInt8, how: int) -> UInt8:

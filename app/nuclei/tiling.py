@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 from typing import NamedTuple
@@ -88,6 +88,7 @@ class Mosaic:
         self._plan = plan
         self._blank = blank
         self._whole: HoverMaps | None = None
+        self._ballot: UInt8 | None = None
         self._laid = 0
 
     def lay(self, number: int, maps: HoverMaps) -> None:
@@ -98,24 +99,30 @@ class Mosaic:
             return
         row, col = plan.rows[number // len(plan.cols)], plan.cols[number % len(plan.cols)]
         inside = np.s_[row.low - row.start : row.high - row.start, col.low - col.start : col.high - col.start]
-        parts = maps.np_prob[inside], maps.hv[inside], maps.type_prob[inside]
+        part, place = maps[inside], np.s_[row.low : row.high, col.low : col.high]
+        if part.ballot is not None:
+            if self._ballot is None:
+                self._ballot = np.zeros((plan.height, plan.width), np.uint8)  # patches that nobody looked at have none
+            self._ballot[place] = part.ballot
         if len(plan) == 1 and self._blank is None:
-            self._whole = HoverMaps(*parts[:2], parts[2].copy())
+            self._whole = replace(part, type_prob=part.type_prob.copy(), ballot=None)
             return
         self._whole = self._whole or (self._blank or blank)(plan.height, plan.width, maps.type_prob.shape[-1])
-        for target, part in zip((self._whole.np_prob, self._whole.hv, self._whole.type_prob), parts, strict=True):
-            target[row.low : row.high, col.low : col.high] = part
+        for name in ("np_prob", "hv", "type_prob"):
+            getattr(self._whole, name)[place] = getattr(part, name)
 
     @property
     def maps(self) -> HoverMaps:
         """HoverMaps of (H, W), every pixel covered once; `type_prob` is a copy, the others may be a patch's own.
+
+        They have a ballot if any patch has one.
 
         Raises:
             ValueError: if the number of patches laid is not the plan's.
         """
         if self._laid != len(self._plan) or self._whole is None:
             raise ValueError(f"{self._laid} patches for a tiling of {len(self._plan)}")
-        return self._whole
+        return replace(self._whole, ballot=self._ballot)
 
 
 def blank(height: int, width: int, channels: int) -> HoverMaps:

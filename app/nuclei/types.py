@@ -6,10 +6,10 @@ origin is the top-left corner of the first pixel and pixel (row r, column c) cov
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,22 +37,29 @@ class HoverMaps:
         hv: (..., H, W, 2) float32, offset from the nucleus centre, about -1..1; `[..., 0]` grows to the right,
             `[..., 1]` downward.
         type_prob: (..., H, W, C) float32, class probabilities, channel 0 background; sums to 1 over C.
+        ballot: (..., H, W) uint8, what the runs say whose mean the maps are, one run a member and view: see
+            `app.nuclei.ballots`. None where one member saw one view.
 
     Raises:
-        ValueError: if the three differ in size.
+        ValueError: if they differ in size.
     """
 
     np_prob: Float32
     hv: Float32
     type_prob: Float32
+    ballot: UInt8 | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         sizes = [self.np_prob.shape, self.hv.shape[:-1], self.type_prob.shape[:-1]]
+        sizes += [] if self.ballot is None else [self.ballot.shape]
         if len(set(sizes)) > 1 or self.hv.shape[-1] != 2:
-            raise ValueError(f"maps of different size: np, hv, type are {sizes}, hv has {self.hv.shape[-1]} channels")
+            raise ValueError(
+                f"maps of different size: np, hv, type (and ballot) are {sizes}, hv has {self.hv.shape[-1]} channels"
+            )
 
-    def __getitem__(self, index: int | slice) -> HoverMaps:
-        return HoverMaps(self.np_prob[index], self.hv[index], self.type_prob[index])
+    def __getitem__(self, index: int | slice | tuple[slice, ...]) -> HoverMaps:
+        ballot = None if self.ballot is None else self.ballot[index]
+        return HoverMaps(self.np_prob[index], self.hv[index], self.type_prob[index], ballot=ballot)
 
     def __len__(self) -> int:
         return len(self.np_prob)
@@ -63,6 +70,16 @@ class HoverMaps:
             return float("inf")
         pairs = [(self.np_prob, other.np_prob), (self.hv, other.hv), (self.type_prob, other.type_prob)]
         return max((float(np.abs(a - b).max()) for a, b in pairs if a.size), default=0.0)
+
+
+def combined(parts: Sequence[HoverMaps], how: Callable[[list[Any]], Any]) -> HoverMaps:
+    """Several maps as one: each array is what `how`, such as `np.stack`, makes of those of the parts.
+
+    A ballot is left out unless all have one.
+    """
+    maps = (how([getattr(part, name) for part in parts]) for name in ("np_prob", "hv", "type_prob"))
+    ballots = [part.ballot for part in parts]
+    return HoverMaps(*maps, ballot=None if any(ballot is None for ballot in ballots) else how(ballots))
 
 
 class Engine(Protocol):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.nuclei import ballots
 from app.nuclei.types import Engine, Float32, HoverMaps, UInt8
 
 Array = npt.NDArray[Any]
@@ -46,7 +47,8 @@ class View:
     def unsee(self, maps: HoverMaps) -> HoverMaps:
         """Maps of a seen patch, back where the patch was, arrows included."""
         np_prob = self._unsee_plain(maps.np_prob[..., None])[..., 0]
-        return HoverMaps(np_prob, self.unsee_hv(maps.hv), self._unsee_plain(maps.type_prob))
+        ballot = None if maps.ballot is None else self._unsee_plain(maps.ballot[..., None])[..., 0]
+        return HoverMaps(np_prob, self.unsee_hv(maps.hv), self._unsee_plain(maps.type_prob), ballot=ballot)
 
     def unsee_hv(self, hv: Float32) -> Float32:
         """Offsets (..., H, W, 2) back: a flip turns its own arrows round, a transpose exchanges them."""
@@ -106,13 +108,18 @@ def predict(engine: Engine, patches: UInt8, views: Sequence[View]) -> HoverMaps:
 
 
 def average(run: Callable[[UInt8], HoverMaps], patches: UInt8, views: Sequence[View]) -> HoverMaps:
-    """Mean over several views of what `run` gives, seen and brought back here, one view after the other."""
+    """Mean over several views of what `run` gives, seen and brought back here, one view after the other.
+
+    Of more than one view the mean has a ballot.
+    """
     seen = (view.unsee(run(np.ascontiguousarray(view.see(patches)))) for view in views)
     first = next(seen)
     if len(views) == 1:
         return first
     sums = [m.astype(np.float32) for m in (first.np_prob, first.hv, first.type_prob)]
+    ballot = ballots.of(first)
     for maps in seen:
+        ballot = ballots.joint([ballot, ballots.of(maps)])
         for total, part in zip(sums, (maps.np_prob, maps.hv, maps.type_prob), strict=True):
             np.add(total, part, out=total)
-    return HoverMaps(*(total / np.float32(len(views)) for total in sums))
+    return HoverMaps(*(total / np.float32(len(views)) for total in sums), ballot=ballot)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.nuclei.errors import InferenceFailed
-from app.nuclei.onboard import Staged
 from app.nuclei.types import HoverMaps, UInt8
 from app.nuclei.views import View
-from app.serving.device import DeviceEngine
+from app.serving.device import Copied, DeviceEngine
 from app.serving.faults import Fault, fault_of
 
 FAILED = "the model failed on this image; other requests are not affected"
@@ -34,6 +33,7 @@ class Attempt:
         short: sizes of the runs for which memory did not suffice.
         rebuilt: whether the engine was opened anew.
         faulty: whether anything went wrong.
+        copied_s: seconds of bringing the batch over beforehand; None if it was not.
     """
 
     engine: DeviceEngine
@@ -42,8 +42,9 @@ class Attempt:
     short: list[int] = field(default_factory=list)
     rebuilt: bool = False
     faulty: bool = False
+    copied_s: float | None = None
 
-    def run(self, patches: Sequence[UInt8], copy: Future[Staged] | None = None) -> None:
+    def run(self, patches: Sequence[UInt8], copy: Future[Copied] | None = None) -> None:
         """Run patches, each (P, P, 3).
 
         Args:
@@ -55,7 +56,9 @@ class Attempt:
         """
         try:
             if copy is not None and copy.exception() is None:
-                maps = self.engine.finish(copy.result())
+                copied = copy.result()
+                self.copied_s = copied.seconds
+                maps = self.engine.finish(copied.staged)
             else:
                 maps = self.engine.average(np.stack(patches), self.views)
         except Exception as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.nuclei.artifact import Artifact
-from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.types import HoverMaps, UInt8, combined
 from app.nuclei.views import VIEWS, View
 from app.serving.desk import Job
 from app.serving.models import Resident
@@ -85,6 +85,5 @@ class QueuedEngine:
         tray = self.runner.submit(self.ticket, job, patches)
         maps = tray.wait()
         self.ticket.waited_s += (tray.began or asked) - asked
-        if len(maps) == 1:
-            return HoverMaps(maps[0].np_prob[None], maps[0].hv[None], maps[0].type_prob[None])
-        return HoverMaps(*(np.stack([getattr(m, name) for m in maps]) for name in ("np_prob", "hv", "type_prob")))
+        # A lone patch is not copied.
+        return combined(maps, np.stack if len(maps) > 1 else lambda arrays: arrays[0][None])

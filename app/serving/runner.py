@@ -247,7 +247,8 @@ class Runner:
                 self.longest_s = max(self.longest_s, elapsed)
                 self.cost_per_s += RECENT * (model.cost_per_s - self.cost_per_s)
         padding = 1 - len(patches) / job.engine.padded(len(patches))
-        self._watcher.ran(Ran(batch, job.engine.device, elapsed, limit, len(attempt.short), attempt.rebuilt, padding))
+        short, rebuilt, copied_s = len(attempt.short), attempt.rebuilt, attempt.copied_s
+        self._watcher.ran(Ran(batch, job.engine.device, elapsed, limit, short, rebuilt, padding, copied_s))
         if broken:
             self._break(broken)
 

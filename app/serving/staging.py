@@ -11,11 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
-from app.nuclei.onboard import Staged
 from app.serving.desk import Desk
-from app.serving.device import DeviceEngine
+from app.serving.device import Copied, DeviceEngine
 from app.serving.work import Batch, WorkClass
 
 
@@ -24,7 +21,7 @@ class Prepared:
     """A batch that is picked, and what brings it to the device."""
 
     batch: Batch
-    copy: Future[Staged]
+    copy: Future[Copied]
 
 
 class Stage:
@@ -55,7 +52,7 @@ class Stage:
             self._desk.unstage(batch)
             return
         patches = self._desk.patches(batch)
-        self._prepared = Prepared(batch, self._copier.submit(lambda: job.engine.stage(np.stack(patches), job.views)))
+        self._prepared = Prepared(batch, self._copier.submit(job.engine.copy, patches, job.views))
 
     def arrived(self, work_class: WorkClass) -> None:
         """Work was queued: a staged slice gives way to an interactive patch."""

@@ -19,6 +19,7 @@ class Ran:
         splits: how often memory did not suffice.
         rebuilt: whether the engine was opened anew.
         padding: share of its rows that were there to fill it up.
+        copied_s: seconds of bringing it to the device while another one ran; None if that was part of its run.
     """
 
     batch: Batch
@@ -28,6 +29,7 @@ class Ran:
     splits: int = 0
     rebuilt: bool = False
     padding: float = 0.0
+    copied_s: float | None = None
 
 
 class Watcher:

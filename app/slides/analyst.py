@@ -15,7 +15,7 @@ from app.nuclei.artifact import Artifact
 from app.nuclei.errors import Abandoned, InferenceFailed, Refusal
 from app.nuclei.segmenter import Segmenter
 from app.nuclei.separation import SeparatorFault
-from app.nuclei.types import HoverMaps, Mpp, Profile, Segmentation, UInt8
+from app.nuclei.types import Mpp, Profile, Segmentation, UInt8
 from app.slides.places import Place
 from app.slides.records import ModelKey, NewTile
 from app.slides.regions import Grid, read_window
@@ -72,8 +72,7 @@ class Analyst:
                 maps = segmenter.maps(pixels, self.profile, window.plan(slide), wanted)
                 rows, cols = _inside(window.seen, read)
                 seen = np.ascontiguousarray(pixels[rows, cols])
-                maps = HoverMaps(maps.np_prob[rows, cols], maps.hv[rows, cols], maps.type_prob[rows, cols])
-                found = segmenter.nuclei(seen, maps, mpp, step, self.profile)
+                found = segmenter.nuclei(seen, maps[rows, cols], mpp, step, self.profile)
         except (Refusal, Abandoned, SeparatorFault):
             raise
         except Exception as error:

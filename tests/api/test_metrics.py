@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.api.observing import refresh
+from app.api.observing import Observer, refresh
 from app.serving.card import CardMemory
 from app.telemetry import Metrics
 from tests.api.exposition import samples
 from tests.drawn import InkEngine
+from tests.serving.benches import Bench, Lorry, wait_for
 
 pytestmark = pytest.mark.anyio
 LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -163,6 +164,25 @@ async def test_a_request_is_counted_under_the_class_that_it_ran_in(service, png)
     routes = {dict(labels)["route"]: dict(labels)["class"] for labels in seen["nuclei_requests_total"]}
     assert routes["/v1/segment"] == routes["/v1/segment/batch"] == "bulk"
     assert seen["nuclei_tile_instances_count"][()] == 3
+
+
+async def test_disagreement_is_counted_of_images_that_several_views_were_run_of(service, png):
+    for profile in ("fast", "accurate"):
+        assert (await service.segment(png, params={"mpp": 0.5, "profile": profile})).status_code == 200
+    seen = await samples(service)
+    assert seen["nuclei_ensemble_disagreement_ratio_count"] == {(): 1.0}
+
+
+def test_bringing_a_batch_to_the_device_while_another_runs_is_timed_as_copying():
+    metrics = Metrics()
+    bench = Bench(most=4, grey=Lorry(), watcher=Observer(metrics))
+    with bench.held():
+        tray = bench.submit(10, 20, 30, 40, 50)
+        wait_for(lambda: bench.grey.copied == [[10, 20, 30, 40]])
+    tray.wait()
+    bench.runner.close()
+    series = {(s.name, s.labels.get("stage")): s.value for m in metrics.registry.collect() for s in m.samples}
+    assert series["nuclei_stage_duration_seconds_count", "copy"] == 1  # of three batches
 
 
 async def test_what_callers_choose_adds_no_series(service, png):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from skimage import data
 
-from app.nuclei import qc
+from app.nuclei import Segmenter, instances, load_artifact, qc
 from app.nuclei.types import Mpp, QualityReport
 
 HALF = Mpp(0.5, 0.5)
@@ -57,7 +57,7 @@ def test_tissue_without_nuclei_is_said_to_be_just_that(stained):
 
 
 def test_good_tissue_passes_with_every_measure(stained):
-    report = qc.assess(stained, 120, HALF)
+    report = qc.assess(stained, 120, HALF, found={"nuclear_area_um2": 20.0, "disagreement": 0.1})
     assert (report.verdict, report.codes) == ("pass", ())
     assert {rule.rpartition(".")[0].rpartition(".")[0] for rule in qc.DEFAULT_THRESHOLDS} == set(report.measures)
 
@@ -77,6 +77,52 @@ def test_a_scale_that_nobody_stated_is_a_warning(stained):
 
 def test_two_scales_that_disagree_are_a_warning(stained):
     assert qc.assess(stained, 9, Mpp(0.5, 0.5, "request", conflict=True)).codes == ("mpp_conflict",)
+
+
+@pytest.mark.parametrize(("area", "verdict"), [(5, "fail"), (8, "warn"), (12, "pass"), (45, "warn"), (90, "fail")])
+def test_nuclei_of_another_size_than_nuclei_have_say_that_the_scale_may_be_wrong(stained, area, verdict):
+    report = qc.assess(stained, 50, HALF, found={"nuclear_area_um2": area})
+    assert (report.verdict, report.codes) == (verdict, () if verdict == "pass" else ("mpp_implausible",))
+    assert report.measures["nuclear_area_um2"] == area
+
+
+def drawn_nuclei(count, side):
+    grid = np.zeros((40, 20 * count), np.int32)
+    for number in range(count):
+        grid[5 : 5 + side, 20 * number + 2 : 20 * number + 2 + side] = number + 1
+    return instances.describe(grid, np.full((*grid.shape, 7), 1 / 7, np.float32), (1.0, 1.0))
+
+
+def test_the_size_of_nuclei_is_their_median_in_square_microns():
+    assert qc.of_nuclei(drawn_nuclei(12, side=10), Mpp(0.25, 0.5)) == {"nuclear_area_um2": 12.5}
+
+
+def test_a_handful_of_nuclei_says_nothing_of_the_scale():
+    assert qc.of_nuclei(drawn_nuclei(9, side=10), HALF) == {}
+
+
+def test_members_and_views_that_disagree_more_than_usual_are_a_warning(stained):
+    report = qc.assess(stained, 50, HALF, found={"disagreement": 0.6})
+    assert (report.verdict, report.codes) == ("warn", ("ensemble_disagreement",))
+
+
+def test_one_run_has_nobody_to_disagree_with():
+    assert qc.of_ballot(None) == {}
+    assert qc.of_ballot(np.array([[0, 1, 2, 2]], np.uint8)) == {"disagreement": 0.3333}
+
+
+def test_a_wrong_scale_of_real_tissue_is_told_in_most_images_and_the_right_one_in_none(data_root):
+    paths = sorted((data_root / "lizard" / "Lizard_Images").glob("*.png"))[::12]
+    if not paths:
+        pytest.skip("the Lizard images are not there")
+    segmenter = Segmenter(load_artifact("karyon-lite"))
+    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)[:192, :192] for path in paths]
+
+    def told(mpp):
+        return ["mpp_implausible" in segmenter.segment(image, mpp, "fast").qc.codes for image in images]
+
+    assert not any(told(0.5))
+    assert np.mean(told(1.25)) > 0.5
 
 
 def test_blur_is_told_by_degree(stained):

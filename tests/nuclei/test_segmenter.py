@@ -134,6 +134,12 @@ def test_the_profile_decides_how_many_views_are_run(artifact: Artifact, tissue: 
     assert seen["fast"] == seen["accurate"] == ["resample", "infer", "aggregate", "postprocess"]
 
 
+def test_how_far_views_disagree_is_measured_where_there_are_several(segmenter: Segmenter, tissue: UInt8) -> None:
+    fast, accurate = (segmenter.segment(tissue, mpp=0.5, profile=profile) for profile in ("fast", "accurate"))
+    assert "disagreement" not in fast.qc.measures
+    assert accurate.qc.measures["disagreement"] == 0  # ink is the same from every side
+
+
 def test_temperature_keeps_the_winner_and_the_background_pixels() -> None:
     maps = np.random.default_rng(0).dirichlet(np.ones(7), (6, 5)).astype(np.float32)
     where = np.zeros((6, 5), bool)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.nuclei.tiling import plan
+from app.nuclei.tiling import Mosaic, plan
 from app.nuclei.types import HoverMaps
 
 SIDES = st.integers(1, 260)
@@ -26,6 +28,30 @@ def test_cut_then_stitch_is_the_identity(height: int, width: int, margin: int) -
     whole = tiling.stitch([_as_maps(patch) for patch in tiling.cut(image)])
     np.testing.assert_array_equal(whole.hv, image[..., :2])
     np.testing.assert_array_equal(whole.type_prob[..., 0], image[..., 2])
+
+
+@pytest.mark.parametrize("side", [40, 200])
+def test_ballots_are_laid_together_as_maps_are(side: int) -> None:
+    image = np.random.default_rng(side).integers(0, 3, (side, side, 3), np.uint8)
+    tiling = plan(side, side, (32, 64), 8)
+    patches = [replace(_as_maps(patch), ballot=patch[..., 0]) for patch in tiling.cut(image)]
+    np.testing.assert_array_equal(tiling.stitch(patches).ballot, image[..., 0])
+
+
+def test_patches_that_nobody_looked_at_have_no_say() -> None:
+    tiling = plan(100, 64, (64,), 8)
+    mosaic = Mosaic(tiling)
+    seen, unseen = (_as_maps(np.ones((64, 64, 3), np.uint8)) for _ in range(2))
+    mosaic.lay(0, replace(seen, ballot=np.full((64, 64), 2, np.uint8)))
+    mosaic.lay(1, unseen)
+    ballot = mosaic.maps.ballot
+    assert ballot is not None
+    assert (ballot[:40].min(), ballot[60:].max()) == (2, 0)
+
+
+def test_maps_without_ballots_have_none_together() -> None:
+    tiling = plan(100, 64, (64,), 8)
+    assert tiling.stitch([_as_maps(np.ones((64, 64, 3), np.uint8))] * 2).ballot is None
 
 
 @pytest.mark.parametrize("side", [1, 31, 32, 33, 63, 64])
