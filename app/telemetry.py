@@ -48,7 +48,11 @@ class Metrics:
             "request_duration_seconds", "from the first byte to the answer's last", REQUEST_SECONDS, "class", "outcome"
         )
         self.stage_seconds = self._histogram(
-            "stage_duration_seconds", "time in one stage of a request", STAGE_SECONDS, "stage", "bucket"
+            "stage_duration_seconds",
+            "time in one stage of a request; copy: of a batch, beside another's run",
+            STAGE_SECONDS,
+            "stage",
+            "bucket",
         )
         self.tile_instances = self._histogram("tile_instances", "nuclei found in one image", INSTANCES)
         self.instances = self._counter("instances", "nuclei found", "class_name", "model")
@@ -65,7 +69,9 @@ class Metrics:
         self.batch_fill = self._histogram("batch_fill_ratio", "cost of a batch by its limit", RATIOS, "bucket")
         self.batch_padding = self._histogram("batch_padding_ratio", "share that was padding", RATIOS, "bucket")
         self.disagreement = self._histogram(
-            "ensemble_disagreement_ratio", "share of nuclear pixels that members and views differ on", RATIOS
+            "ensemble_disagreement_ratio",
+            "share of one run's nuclear pixels that another does not take for such",
+            RATIOS,
         )
         self.busy_seconds = self._counter("device_busy_seconds", "seconds that the device worked", "device")
         self.oom_splits = self._counter("oom_splits", "batches halved for want of memory", "bucket")

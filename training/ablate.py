@@ -129,6 +129,7 @@ def _artifact() -> Artifact:
             postprocess=hover.NATIVE,
             profiles={"fast": ("original",), "accurate": ("original", "left-right", "up-down")},
             temperature=1.0,
+            qc={},
             licence=lizard.LICENCE,
             training={},
             tumour_burden_reason="a trial",

@@ -175,7 +175,7 @@ class Analysis:
             thresholds={
                 "postprocess": asdict(manifest.postprocess),
                 "temperature": manifest.temperature,
-                "qc": dict(qc.DEFAULT_THRESHOLDS),
+                "qc": {**qc.DEFAULT_THRESHOLDS, **manifest.qc},
             },
             runtime=Runtime(
                 *(str(getattr(self.engine, name, "unknown")) for name in ("device", "provider", "precision"))

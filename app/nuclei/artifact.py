@@ -15,6 +15,7 @@ import numpy as np
 
 from app.nuclei.errors import ArtifactDrift, ArtifactInvalid, DigestMismatch, UnknownModel
 from app.nuclei.hover import OperatingPoint
+from app.nuclei.qc import DEFAULT_THRESHOLDS
 from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import Engine, HoverMaps, UInt8
 from app.nuclei.views import BY_NAME, View
@@ -57,6 +58,7 @@ class Manifest:
         postprocess: operating point of the separation.
         profiles: names of the views that are averaged, per profile.
         temperature: class probabilities are calibrated as p^(1/T), normalised.
+        qc: bounds of the technical check in place of `app.nuclei.qc.DEFAULT_THRESHOLDS`.
         licence: of the weights.
         training: data, licence, split, revision of the code.
         tumour_burden_reason: why epithelium is not read as tumour; None if it may be.
@@ -74,6 +76,7 @@ class Manifest:
     postprocess: OperatingPoint
     profiles: Mapping[str, tuple[str, ...]]
     temperature: float
+    qc: Mapping[str, float]
     licence: str
     training: Mapping[str, Any]
     tumour_burden_reason: str | None
@@ -268,6 +271,7 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
         postprocess=OperatingPoint.from_dict(content["postprocess"]),
         profiles={name: tuple(views) for name, views in content["profiles"].items()},
         temperature=float(content["calibration"]["temperature"]),
+        qc={name: float(bound) for name, bound in content.get("qc", {}).items()},
         licence=content["licence"],
         training=content["training"],
         tumour_burden_reason=content["tumour_burden_reason"],
@@ -286,6 +290,7 @@ def _check(manifest: Manifest) -> None:
         (lambda m: all(v in BY_NAME for views in m.profiles.values() for v in views), "names an unknown view"),
         (lambda m: all(m.profiles.values()), "has a profile without views"),
         (lambda m: m.temperature > 0, "temperature is not above 0"),
+        (lambda m: m.qc.keys() <= DEFAULT_THRESHOLDS.keys(), "names an unknown bound of the technical check"),
     ]
     for holds, complaint in rules:
         if not holds(manifest):

@@ -262,7 +262,7 @@ def mean(members: Sequence[HoverMaps]) -> HoverMaps:
     if len(members) == 1:
         return members[0]
     columns = ([getattr(m, name) for m in members] for name in OUTPUTS)
-    ballot = ballots.joint(ballots.of(m) for m in members)
+    ballot = ballots.joint([ballots.of(m) for m in members])
     return HoverMaps(*(np.asarray(np.mean(column, axis=0, dtype=np.float32)) for column in columns), ballot=ballot)
 
 

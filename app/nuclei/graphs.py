@@ -20,7 +20,7 @@ from app.nuclei.errors import EngineUnavailable
 from app.nuclei.views import View
 
 MAPS = ("np_prob", "hv", "type_prob")
-BALLOT = "ballot"
+VOTES = "votes"
 OPSET, IR = 20, 10
 ACTIVATIONS = frozenset({"Softmax", "Tanh"})
 """From these on a network stays in float32: maps near 0 and 1 need the digits."""
@@ -44,7 +44,8 @@ def folding(views: Sequence[View], members: int) -> bytes:
     Inputs are `count` (1,) int64, how many patches are wanted (the rest are padding), and for each member m the maps
     `np_prob.m` (V * N, P, P), `hv.m` (V * N, P, P, 2) and `type_prob.m` (V * N, P, P, C); outputs `np_prob`, `hv` and
     `type_prob` with `count` rows. Members are added before views, each in their order, as on the host. Where there is
-    more than one of both together, `ballot` (N, P, P) uint8 is an output as well: see `app.nuclei.ballots`.
+    more than one of both together, `votes` (N, P, P) uint8 is an output as well: how many of all these runs take a
+    pixel for nucleus (`app.nuclei.ballots`).
     """
     graph = _Builder()
     shapes: dict[str, list[str | int]] = {"np_prob": [], "hv": [2], "type_prob": ["C"]}
@@ -55,26 +56,24 @@ def folding(views: Sequence[View], members: int) -> bytes:
         (f"{name}.{m}", "FLOAT", ["VN", "P", "Q", *shape]) for m in range(members) for name, shape in shapes.items()
     ]
     outputs = [(name, "FLOAT", ["N", "P", "Q", *shape]) for name, shape in shapes.items()]
-    if has_ballot(views, members):
+    if runs(views, members) > 1:
         _vote(graph, views, members)
-        outputs.append((BALLOT, "UINT8", ["N", "P", "Q"]))
+        outputs.append((VOTES, "UINT8", ["N", "P", "Q"]))
     return graph.model([("count", "INT64", [1]), *wide], outputs)
 
 
-def has_ballot(views: Sequence[View], members: int) -> bool:
-    """Whether there is more than one run that could disagree with another."""
-    return len(views) * members > 1
+def runs(views: Sequence[View], members: int) -> int:
+    """How many runs there are, one a member and view; with more than one they can disagree."""
+    return len(views) * members
 
 
 def _vote(graph: _Builder, views: Sequence[View], members: int) -> None:
-    """The ballot: one point for a pixel that any run takes for nucleus, one more if all do."""
-    points = []
-    for op in ("Max", "Min"):
-        among_members = graph.add(op, [f"np_prob.{m}" for m in range(members)])
-        extreme = graph.add(op, graph.unseen_all(among_members, views, "np_prob"))
-        taken = graph.add("GreaterOrEqual", [extreme, graph.constant(np.float32(NUCLEUS))])
-        points.append(graph.add("Cast", [taken], to=graph.onnx.TensorProto.INT32))  # bytes cannot be added everywhere
-    graph.add("Cast", [graph.add("Add", points)], BALLOT, to=graph.onnx.TensorProto.UINT8)
+    nucleus, votes = graph.constant(np.float32(NUCLEUS)), []
+    for member in range(members):
+        taken = graph.add("GreaterOrEqual", [f"np_prob.{member}", nucleus])
+        votes.append(graph.add("Cast", [taken], to=graph.onnx.TensorProto.FLOAT))  # bytes cannot be added everywhere
+    together = graph.total(graph.unseen_all(graph.total(votes), views, "np_prob"))
+    graph.add("Cast", [together], VOTES, to=graph.onnx.TensorProto.UINT8)
 
 
 def halved(file: Path, convert: Callable[..., Model]) -> bytes:
@@ -145,10 +144,14 @@ class _Builder:
         zero = self.constant(np.array([0], np.int64))
         return str(self.add("Slice", [x, zero, count, zero], f"{x}_wanted"))
 
-    def mean(self, names: Sequence[str]) -> str:
+    def total(self, names: Sequence[str]) -> str:
         total = names[0]
         for name in names[1:]:
             total = self.add("Add", [total, name])
+        return total
+
+    def mean(self, names: Sequence[str]) -> str:
+        total = self.total(names)
         return total if len(names) == 1 else str(self.add("Div", [total, self.constant(np.float32(len(names)))]))
 
     def model(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> bytes:

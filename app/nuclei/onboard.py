@@ -15,7 +15,7 @@ import numpy as np
 
 from app.nuclei import graphs
 from app.nuclei.graphs import MAPS
-from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.types import Ballot, HoverMaps, UInt8
 from app.nuclei.views import View
 
 
@@ -111,11 +111,12 @@ class Board:
             _run(member, binding, options)
             for name, value in zip(MAPS, binding.get_outputs(), strict=True):
                 fold.bind_ortvalue_input(f"{name}.{index}", value)
-        names = [*MAPS, graphs.BALLOT] if graphs.has_ballot(staged.views, len(self.members)) else [*MAPS]
-        for name in names:
+        runs = graphs.runs(staged.views, len(self.members))
+        for name in (*MAPS, graphs.VOTES) if runs > 1 else MAPS:
             fold.bind_output(name, "cpu")
         _run(folding, fold, options)
-        return HoverMaps(**{name: value.numpy() for name, value in zip(names, fold.get_outputs(), strict=True)})
+        found = [value.numpy() for value in fold.get_outputs()]
+        return HoverMaps(found[0], found[1], found[2], ballot=Ballot(found[3], runs) if runs > 1 else None)
 
 
 def _run(session: Session, binding: Any, options: Any = None) -> None:

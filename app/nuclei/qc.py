@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.nuclei import ballots
-from app.nuclei.types import Float32, Mpp, Nuclei, QualityReport, UInt8, Verdict
+from app.nuclei.types import Ballot, Float32, Mpp, Nuclei, QualityReport, UInt8, Verdict
 
 Bool = npt.NDArray[np.bool_]
 
@@ -30,6 +30,7 @@ _FOCUS_MPP = 0.5  # finer images are brought here first: the same blur covers mo
 _WINDOW, _WINDOWS = 256, 4  # sharpness of a big image: at most 4 x 4 windows of 256 pixels
 _REFERENCE = np.array([0.388, 0.861, 0.327])  # mean optical density direction (r, g, b) of the 119 images
 ENOUGH = 10
+"""Nuclei from which on their size, and what runs say of them, tells something of an image."""
 _DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
 
 Side = Literal["low", "high"]
@@ -56,6 +57,9 @@ _RULES = (
     _Rule("ensemble_disagreement", "disagreement", "high"),
 )
 
+FOUND = frozenset({"nuclear_area_um2", "disagreement"})
+"""Measures of what was found, not of pixels; a model's manifest may have bounds of its own."""
+
 # "measure.side.verdict"; a code without a "fail" bound only warns. Worst of the 119 images in brackets.
 DEFAULT_THRESHOLDS: Mapping[str, float] = MappingProxyType(
     {
@@ -75,7 +79,7 @@ DEFAULT_THRESHOLDS: Mapping[str, float] = MappingProxyType(
         "brown_fraction.high.fail": 0.50,
         "stain_angle_deg.high.warn": 25.0,  # (17; a DAB stain 30)
         "stain_angle_deg.high.fail": 40.0,
-        # Of 256 pixels each, by karyon-lite. A scale stated twice too coarse gives 26 to 85, twice too fine 6.5 to 25.
+        # By karyon-lite; see training.plausibility.
         "nuclear_area_um2.low.warn": 9.5,  # (10)
         "nuclear_area_um2.low.fail": 7.0,
         "nuclear_area_um2.high.warn": 40.0,  # (39)
@@ -99,24 +103,22 @@ def assess(
         nuclei_total: how many nuclei were found; 0 always gives `no_tissue` or `no_nuclei_in_tissue`.
         mpp: um per pixel of `image`.
         thresholds: replacements for entries of `DEFAULT_THRESHOLDS`.
-        found: figures of what was found there, as `of_nuclei` and `of_ballot` give them.
+        found: figures of what was found there, as `of_nuclei` gives them.
 
     Returns:
         Codes in a fixed order, the worst verdict, and every figure that was compared (finite, 4 decimals). Without
         tissue only the figures that make sense on bare glass are taken.
 
     Raises:
-        ValueError: if `thresholds` names a bound that does not exist.
+        ValueError: if `thresholds` names a bound, or `found` a figure, that does not exist.
     """
     bounds = dict(DEFAULT_THRESHOLDS) | dict(thresholds or {})
     if strangers := sorted(bounds.keys() - DEFAULT_THRESHOLDS.keys()):
         raise ValueError(f"no such threshold: {', '.join(strangers)}")
+    if strangers := sorted((found or {}).keys() - FOUND):
+        raise ValueError(f"no such figure: {', '.join(strangers)}")
     measures = _measure(image, mpp) | dict(found or {})
-    said: dict[str, Verdict] = {}
-    for rule in _RULES:
-        verdict = _judge(rule, measures, bounds)
-        if verdict != "pass" and said.get(rule.code) != "fail":
-            said[rule.code] = verdict
+    said = judge(measures, bounds)
     if nuclei_total and not measures["tissue_fraction"]:
         said.pop("no_tissue", "warn")
         said["stain_shift"] = "fail"  # nuclei, and no colour at all: whatever this is, it is not H&E
@@ -124,23 +126,23 @@ def assess(
     return QualityReport(_worst(said), tuple(said), measures)
 
 
-def of_nuclei(nuclei: Nuclei, mpp: Mpp) -> dict[str, float]:
-    """The figure that tells a wrong scale: the median area of nuclei, um2.
+def of_nuclei(nuclei: Nuclei, mpp: Mpp, ballot: Ballot | None = None) -> dict[str, float]:
+    """Figures of what was found in an image; none where that are fewer than `ENOUGH` nuclei.
 
-    Tissue under another scale than stated has nuclei of another size. A few say nothing: none below `ENOUGH` nuclei.
+    `nuclear_area_um2` is the median area: tissue under another scale than stated has nuclei of another size.
+    `disagreement` is `app.nuclei.ballots.disagreement`, if several runs were averaged.
 
     Args:
-        nuclei: of the image, in the caller's pixels.
+        nuclei: in the caller's pixels.
         mpp: um per pixel of those.
+        ballot: of the runs whose mean they were found in.
     """
     if len(nuclei) < ENOUGH:
         return {}
-    return {"nuclear_area_um2": round(float(np.median(nuclei.area)) * mpp.x * mpp.y, 4)}
-
-
-def of_ballot(ballot: UInt8 | None) -> dict[str, float]:
-    """The figure that tells how far members and views disagree; none where one member saw one view."""
-    return {} if ballot is None else {"disagreement": round(ballots.disagreement(ballot), 4)}
+    figures = {"nuclear_area_um2": float(np.median(nuclei.area)) * mpp.x * mpp.y}
+    if ballot:
+        figures["disagreement"] = ballots.disagreement(ballot)
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def tissue_fraction(image: UInt8) -> float:
@@ -182,6 +184,21 @@ def _measure(image: UInt8, mpp: Mpp) -> dict[str, float]:
         if (sharpness := _sharpness(image, mpp)) is not None:
             measures["sharpness"] = sharpness
     return {name: round(float(value), 4) for name, value in measures.items()}
+
+
+def judge(measures: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, Verdict]:
+    """The codes that measures give, each with its worst verdict; those that are not there say nothing.
+
+    Args:
+        measures: as reports have them.
+        bounds: as `DEFAULT_THRESHOLDS`, whole.
+    """
+    said: dict[str, Verdict] = {}
+    for rule in _RULES:
+        verdict = _judge(rule, measures, bounds)
+        if verdict != "pass" and said.get(rule.code) != "fail":
+            said[rule.code] = verdict
+    return said
 
 
 def _judge(rule: _Rule, measures: Mapping[str, float], bounds: Mapping[str, float]) -> Verdict:

@@ -125,15 +125,17 @@ class Segmenter:
             step: (x, y), pixels of the caller's image per pixel of the maps.
             profile: whose views were averaged.
         """
-        manifest, figures = self.artifact.manifest, qc.of_ballot(maps.ballot)
+        manifest, ballot = self.artifact.manifest, maps.ballot
         with self._timed("postprocess"):
             found = self.separator.separate(maps, Method(manifest.postprocess, manifest.temperature, step))
             del maps  # of a large image they are much memory
             height, width = (max(1, round(n * s)) for n, s in zip(found.grid.shape, step[::-1], strict=True))
             shown = (width / image.shape[1], height / image.shape[0])
-            figures |= qc.of_nuclei(found.nuclei, mpp)
-            seen = replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1])
-            report = qc.assess(image, len(found.nuclei), seen, found=figures)
+            seen, figures = (
+                replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]),
+                qc.of_nuclei(found.nuclei, mpp, ballot),
+            )
+            report = qc.assess(image, len(found.nuclei), seen, manifest.qc, figures)
         return Segmentation(
             found.grid,
             found.nuclei,

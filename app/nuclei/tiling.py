@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.nuclei.types import HoverMaps, UInt8
+from app.nuclei.types import Ballot, HoverMaps, UInt8
 
 Blank = Callable[[int, int, int], HoverMaps]
 
@@ -88,7 +88,7 @@ class Mosaic:
         self._plan = plan
         self._blank = blank
         self._whole: HoverMaps | None = None
-        self._ballot: UInt8 | None = None
+        self._ballot: Ballot | None = None
         self._laid = 0
 
     def lay(self, number: int, maps: HoverMaps) -> None:
@@ -100,10 +100,10 @@ class Mosaic:
         row, col = plan.rows[number // len(plan.cols)], plan.cols[number % len(plan.cols)]
         inside = np.s_[row.low - row.start : row.high - row.start, col.low - col.start : col.high - col.start]
         part, place = maps[inside], np.s_[row.low : row.high, col.low : col.high]
-        if part.ballot is not None:
-            if self._ballot is None:
-                self._ballot = np.zeros((plan.height, plan.width), np.uint8)  # patches that nobody looked at have none
-            self._ballot[place] = part.ballot
+        if part.ballot:
+            if not self._ballot:  # where nobody looked there are no votes
+                self._ballot = Ballot(np.zeros((plan.height, plan.width), np.uint8), part.ballot.runs)
+            self._ballot.votes[place] = part.ballot.votes
         if len(plan) == 1 and self._blank is None:
             self._whole = replace(part, type_prob=part.type_prob.copy(), ballot=None)
             return

@@ -29,6 +29,22 @@ Verdict = Literal["pass", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
+class Ballot:
+    """What several runs of networks say of the same pixels, a run being one member in one view.
+
+    Attributes:
+        votes: (..., H, W) uint8, how many runs take the pixel for nucleus.
+        runs: how many there are.
+    """
+
+    votes: UInt8
+    runs: int
+
+    def __getitem__(self, index: int | slice | tuple[slice, ...]) -> Ballot:
+        return Ballot(self.votes[index], self.runs)
+
+
+@dataclass(frozen=True, slots=True)
 class HoverMaps:
     """The three maps of a HoVer-Net shaped network, of one image or a batch, as probabilities.
 
@@ -37,8 +53,8 @@ class HoverMaps:
         hv: (..., H, W, 2) float32, offset from the nucleus centre, about -1..1; `[..., 0]` grows to the right,
             `[..., 1]` downward.
         type_prob: (..., H, W, C) float32, class probabilities, channel 0 background; sums to 1 over C.
-        ballot: (..., H, W) uint8, what the runs say whose mean the maps are, one run a member and view: see
-            `app.nuclei.ballots`. None where one member saw one view.
+        ballot: (..., H, W), what the runs say whose mean the maps are, see `app.nuclei.ballots`; None where one
+            member saw one view.
 
     Raises:
         ValueError: if they differ in size.
@@ -47,18 +63,18 @@ class HoverMaps:
     np_prob: Float32
     hv: Float32
     type_prob: Float32
-    ballot: UInt8 | None = field(default=None, kw_only=True)
+    ballot: Ballot | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         sizes = [self.np_prob.shape, self.hv.shape[:-1], self.type_prob.shape[:-1]]
-        sizes += [] if self.ballot is None else [self.ballot.shape]
+        sizes += [] if self.ballot is None else [self.ballot.votes.shape]
         if len(set(sizes)) > 1 or self.hv.shape[-1] != 2:
             raise ValueError(
                 f"maps of different size: np, hv, type (and ballot) are {sizes}, hv has {self.hv.shape[-1]} channels"
             )
 
     def __getitem__(self, index: int | slice | tuple[slice, ...]) -> HoverMaps:
-        ballot = None if self.ballot is None else self.ballot[index]
+        ballot = self.ballot and self.ballot[index]
         return HoverMaps(self.np_prob[index], self.hv[index], self.type_prob[index], ballot=ballot)
 
     def __len__(self) -> int:
@@ -75,11 +91,12 @@ class HoverMaps:
 def combined(parts: Sequence[HoverMaps], how: Callable[[list[Any]], Any]) -> HoverMaps:
     """Several maps as one: each array is what `how`, such as `np.stack`, makes of those of the parts.
 
-    A ballot is left out unless all have one.
+    All parts have ballots of as many runs, or none has one.
     """
     maps = (how([getattr(part, name) for part in parts]) for name in ("np_prob", "hv", "type_prob"))
-    ballots = [part.ballot for part in parts]
-    return HoverMaps(*maps, ballot=None if any(ballot is None for ballot in ballots) else how(ballots))
+    ballots = [part.ballot for part in parts if part.ballot]
+    ballot = Ballot(how([one.votes for one in ballots]), ballots[0].runs) if ballots else None
+    return HoverMaps(*maps, ballot=ballot)
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.nuclei import ballots
-from app.nuclei.types import Engine, Float32, HoverMaps, UInt8
+from app.nuclei.types import Ballot, Engine, Float32, HoverMaps, UInt8
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ class View:
     def unsee(self, maps: HoverMaps) -> HoverMaps:
         """Maps of a seen patch, back where the patch was, arrows included."""
         np_prob = self._unsee_plain(maps.np_prob[..., None])[..., 0]
-        ballot = None if maps.ballot is None else self._unsee_plain(maps.ballot[..., None])[..., 0]
+        ballot = maps.ballot and Ballot(self._unsee_plain(maps.ballot.votes[..., None])[..., 0], maps.ballot.runs)
         return HoverMaps(np_prob, self.unsee_hv(maps.hv), self._unsee_plain(maps.type_prob), ballot=ballot)
 
     def unsee_hv(self, hv: Float32) -> Float32:

@@ -8,9 +8,11 @@ import logging
 import re
 import threading
 from html import unescape
+from pathlib import Path
 
 import pytest
 
+import app
 from app.api.explained import QC_CODES
 from app.nuclei import qc
 from app.telemetry import JsonLines
@@ -198,6 +200,12 @@ async def test_the_page_explains_headers_refusals_and_codes(service):
 def test_every_code_of_the_technical_check_is_explained():
     asked = {rule.code for rule in qc._RULES} | {"no_nuclei_in_tissue", "mpp_assumed", "mpp_conflict"}
     assert set(QC_CODES) == asked
+
+
+def test_the_viewer_has_words_for_the_same_codes():
+    words = (Path(app.__file__).parent / "viewer/src/words.js").read_text()
+    (codes,) = re.findall(r"const CODES = \{(.*?)\};", words, re.DOTALL)
+    assert set(re.findall(r"^ *(\w+):", codes, re.MULTILINE)) == set(QC_CODES)
 
 
 async def test_a_route_documents_the_refusals_that_it_can_give_and_no_others(service):

@@ -77,6 +77,7 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
         (lambda m: m.update(classes=["cat"]), "classes"),
         (lambda m: m.update(margin=200), "margin"),
         (lambda m: m["profiles"].update(fast=["sideways"]), "unknown view"),
+        (lambda m: m.update(qc={"beauty.low.warn": 0.5}), "unknown bound of the technical check"),
         (lambda m: m["profiles"].pop("accurate"), "profile"),
         (lambda m: m["calibration"].update(temperature=0), "temperature"),
         (lambda m: m["postprocess"].update(surplus=1), "surplus"),

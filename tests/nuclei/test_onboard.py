@@ -59,7 +59,9 @@ def test_views_averaged_on_the_device_are_those_averaged_on_the_host(plain: Onnx
     there = boarded.predict_views(_patches(2), PAPER_VIEWS)
     assert there.furthest_from(here) < 1e-6
     assert there.ballot is not None
-    assert (there.ballot != here.ballot).mean() < 1e-4
+    assert here.ballot is not None
+    assert there.ballot.runs == here.ballot.runs == 3
+    assert (there.ballot.votes != here.ballot.votes).mean() < 1e-4
 
 
 @pytest.mark.parametrize("views", [VIEWS[:1], PAPER_VIEWS, VIEWS], ids=len)
@@ -77,9 +79,10 @@ def test_the_device_brings_maps_back_and_averages_as_the_host_does(views: tuple[
     there = _session(graphs.folding(views, members)).run(None, {"count": np.array([2]), **inputs})
     rows = iter([mean([maps[2 * i : 2 * i + 2] for maps in given]) for i in range(len(views))])
     here = average(lambda patches: next(rows), np.zeros((2, 6, 6, 3), np.uint8), views)
-    device = HoverMaps(*there[:3], ballot=there[3] if len(there) > 3 else None)
-    assert device.furthest_from(here) == 0
-    np.testing.assert_array_equal(device.ballot, here.ballot)
+    assert HoverMaps(*there[:3]).furthest_from(here) == 0
+    assert len(there) == (3 if here.ballot is None else 4)
+    if here.ballot is not None:
+        np.testing.assert_array_equal(there[3], here.ballot.votes)
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (33, 64)])

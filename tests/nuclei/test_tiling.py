@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.nuclei.tiling import Mosaic, plan
-from app.nuclei.types import HoverMaps
+from app.nuclei.types import Ballot, HoverMaps
 
 SIDES = st.integers(1, 260)
 
@@ -34,19 +34,22 @@ def test_cut_then_stitch_is_the_identity(height: int, width: int, margin: int) -
 def test_ballots_are_laid_together_as_maps_are(side: int) -> None:
     image = np.random.default_rng(side).integers(0, 3, (side, side, 3), np.uint8)
     tiling = plan(side, side, (32, 64), 8)
-    patches = [replace(_as_maps(patch), ballot=patch[..., 0]) for patch in tiling.cut(image)]
-    np.testing.assert_array_equal(tiling.stitch(patches).ballot, image[..., 0])
+    patches = [replace(_as_maps(patch), ballot=Ballot(patch[..., 0], 3)) for patch in tiling.cut(image)]
+    ballot = tiling.stitch(patches).ballot
+    assert ballot is not None
+    np.testing.assert_array_equal(ballot.votes, image[..., 0])
+    assert ballot.runs == 3
 
 
 def test_patches_that_nobody_looked_at_have_no_say() -> None:
     tiling = plan(100, 64, (64,), 8)
     mosaic = Mosaic(tiling)
     seen, unseen = (_as_maps(np.ones((64, 64, 3), np.uint8)) for _ in range(2))
-    mosaic.lay(0, replace(seen, ballot=np.full((64, 64), 2, np.uint8)))
+    mosaic.lay(0, replace(seen, ballot=Ballot(np.full((64, 64), 2, np.uint8), 3)))
     mosaic.lay(1, unseen)
     ballot = mosaic.maps.ballot
     assert ballot is not None
-    assert (ballot[:40].min(), ballot[60:].max()) == (2, 0)
+    assert (ballot.votes[:40].min(), ballot.votes[60:].max()) == (2, 0)
 
 
 def test_maps_without_ballots_have_none_together() -> None:

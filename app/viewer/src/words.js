@@ -48,7 +48,7 @@ const CODES = {
   mpp_implausible: "The nuclei have an implausible size: the scale may be wrong.",
   mpp_assumed: "Nobody said the scale, so the model's own was assumed; areas and densities rest on it.",
   mpp_conflict: "The file states another scale than you did; yours was used.",
-  ensemble_disagreement: "The networks of the model disagree more than usual.",
+  ensemble_disagreement: "Networks or views of the model disagree on what is nucleus more than usual.",
 };
 
 /** What a technical code means. */
