@@ -114,6 +114,7 @@ def run(
         "images": len(samples),
         "nuclei": sum(len(s.centres) for s in samples),
         "truth_counts": {k: sum(s.counts[k] for s in samples) for k in samples[0].counts},
+        "found_counts": {k: sum(f.counts[k] for f in found) for k in samples[0].counts},
         "profile": profile,
         "command": f"python -m training.evaluate {artifact.name}@{artifact.version} --data lizard --source {source}"
         f" --profile {profile}",

@@ -128,8 +128,10 @@ def main() -> None:
     artifact = load_artifact(arguments.model, arguments.store)
     sources = (arguments.source,) if arguments.source else DataConfig().sources
     seen = look(Segmenter(artifact), lizard.read(arguments.root, sources))
-    if arguments.write:
-        artifact = give(artifact, bounds(seen))
+    if not arguments.source:
+        drawn = bounds(seen)
+        print("bounds that come of it:", json.dumps(drawn))
+        artifact = give(artifact, drawn) if arguments.write else artifact
     print(table(seen, {**qc.DEFAULT_THRESHOLDS, **artifact.manifest.qc}))
 
 
