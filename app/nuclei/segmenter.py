@@ -131,11 +131,9 @@ class Segmenter:
             del maps  # of a large image they are much memory
             height, width = (max(1, round(n * s)) for n, s in zip(found.grid.shape, step[::-1], strict=True))
             shown = (width / image.shape[1], height / image.shape[0])
-            seen, figures = (
-                replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1]),
-                qc.of_nuclei(found.nuclei, mpp, ballot),
-            )
-            report = qc.assess(image, len(found.nuclei), seen, manifest.qc, figures)
+            here = replace(mpp, x=mpp.x * shown[0], y=mpp.y * shown[1])
+            figures = qc.of_nuclei(found.nuclei, mpp, ballot)
+            report = qc.assess(image, len(found.nuclei), here, manifest.qc, figures)
         return Segmentation(
             found.grid,
             found.nuclei,
