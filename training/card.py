@@ -12,6 +12,7 @@ from app.nuclei.artifact import Artifact
 from app.nuclei.taxonomy import NAMES
 from training import sensitivity
 from training.failures import REACH_UM
+from training.record import history
 from training.scores import RADIUS, RESAMPLES
 
 ROWS = {
@@ -109,7 +110,7 @@ def recipe(run: Mapping[str, Any]) -> str:
     return (
         f"{learnt['epochs']} epochs of {data['crops_per_epoch']} crops of {data['crop']} px, batch {learnt['batch']}, "
         f"{learnt['optimizer']} at {learnt['learning_rate']}, {beginning(run)}{_teacher(run['config'])}; "
-        f"the epoch of lowest validation loss{_norms(learnt)}"
+        f"the epoch of lowest validation loss{_norms(learnt)}{_averaged(run)}"
     )
 
 
@@ -117,6 +118,13 @@ def _norms(learnt: Mapping[str, Any]) -> str:
     if not (learnt.get("ema") and learnt.get("norm_crops")):
         return ""
     return f", its averaged weights with batch norms estimated on {learnt['norm_crops']} crops"
+
+
+def _averaged(run: Mapping[str, Any]) -> str:
+    if not (others := run.get("averaged_with")):
+        return ""
+    recipes = " and of ".join(f"{other['config']['name']} ({recipe(other)})" for other in others)
+    return f"; then the mean of its weights and of {recipes}, norms estimated on {run['averaged_crops']} crops"
 
 
 def beginning(training: Mapping[str, Any]) -> str:
@@ -147,14 +155,14 @@ def teachers_of(config: Mapping[str, Any]) -> list[str]:
 def compute(training: Mapping[str, Any]) -> str:
     """Hours of training, those of the runs that it began with among them, and the cost of a view."""
     runs = runs_of(training)
-    history = [earlier for run in runs for earlier in _history(run)]
-    minutes = sum(float(run.get("minutes") or 0) for run in history)
+    past = history(*runs)
+    minutes = sum(float(run.get("minutes") or 0) for run in past)
     costs = [gflop_of(run) for run in runs if "gflop" in run]
     hours = f"{minutes / 60:.1f} hours of training" if minutes else "training time not recorded"
-    devices = dict.fromkeys(run.get("device") for run in history if run.get("minutes"))
+    devices = dict.fromkeys(run.get("device") for run in past if run.get("minutes"))
     if devices and None not in devices:
         hours += f" on {' and '.join(map(str, devices))}"
-    if minutes and any(teachers_of(run["config"]) for run in history):
+    if minutes and any(teachers_of(run["config"]) for run in past):
         hours += ", its teacher's not among them"
     return hours + (f"; {sum(costs):.2f} GFLOP a 256x256 view" if costs else "")
 
@@ -163,12 +171,6 @@ def gflop_of(run: Mapping[str, Any]) -> float:
     """What a view costs; manifests of the first models have it in a list."""
     cost = run["gflop"]
     return float(sum(cost) if isinstance(cost, list) else cost)
-
-
-def _history(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A run, the one whose weights it began with, and so on."""
-    earlier = run.get("began_with")
-    return [run, *(_history(earlier) if earlier else [])]
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ class JitterConfig(Section):
     hue: float = 0.05
     blur: float = 0.5
     stain: float = 0.0
+    sharpen: float = 0.0
     jpeg: float = 0.0
     scale: float = 0.0
     symmetry: bool = True

@@ -35,7 +35,7 @@ from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.describe import parameters
 from training.encoder_weights import PACKAGED
-from training.record import record_of
+from training.record import history, record_of
 from training.storage import shrink
 
 Weights = Literal["float32", "int8"]
@@ -162,12 +162,8 @@ def write_artifact(
 
 def licence_note(training: Mapping[str, Any]) -> str:
     """The licence of weights, and of those that they began with."""
-    for member in runs_of(training):
-        run: Mapping[str, Any] | None = member
-        while run:
-            if run.get("config", {}).get("encoder_weights") == PACKAGED:
-                return LICENCE_NOTE + ENCODER_NOTE
-            run = run.get("began_with")
+    if any(run.get("config", {}).get("encoder_weights") == PACKAGED for run in history(*runs_of(training))):
+        return LICENCE_NOTE + ENCODER_NOTE
     return LICENCE_NOTE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from training.network import build
 
 Record = dict[str, Any]
 """config; minutes; device that learnt, or None; gflop of a 256x256 view; began_with: the same of the run whose weights
-it began with, or None."""
-FIELDS = ("config", "minutes", "device", "gflop", "began_with")
+it began with, or None; averaged_with: the same of each run whose weights were averaged with its own, by training.soup,
+and averaged_crops, on how many crops the norms were estimated then."""
+FIELDS = ("config", "minutes", "device", "gflop", "began_with", "averaged_with", "averaged_crops")
 RECORD, BEGAN_WITH, DEVICE = "record.json", "began_with.json", "device.txt"
 
 
@@ -33,6 +35,18 @@ def record_of(run: Path) -> Record:
         "gflop": round(gflop(build(config["network"]), 256), 2),
         "began_with": _began_with(run, config.get("begin_from")),
     }
+
+
+def history(*runs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Records of runs, of the ones whose weights theirs were averaged with, of what those began with, and so on.
+
+    Each is there once, however many went on from it.
+    """
+    found: list[Mapping[str, Any]] = []
+    for run in runs:
+        earlier = [*(run.get("averaged_with") or []), *([run["began_with"]] if run.get("began_with") else [])]
+        found += [one for one in (run, *history(*earlier)) if one not in found]
+    return found
 
 
 def remember_device(run: Path, device: torch.device, team: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.augment import Jitter, compressed, recolour, symmetry
+from training.augment import Jitter, compressed, recolour, sharpened, symmetry
 
 
 def test_no_jitter_changes_nothing_but_a_rounding() -> None:
@@ -15,7 +15,9 @@ def test_no_jitter_changes_nothing_but_a_rounding() -> None:
 
 
 @pytest.mark.parametrize(
-    "jitter", [Jitter(), Jitter(stain=0.3), Jitter(blur=1), Jitter(jpeg=1)], ids=["colour", "stain", "blur", "jpeg"]
+    "jitter",
+    [Jitter(), Jitter(stain=0.3), Jitter(blur=1), Jitter(blur=0, sharpen=1), Jitter(jpeg=1)],
+    ids=["colour", "stain", "blur", "sharpen", "jpeg"],
 )
 def test_recolouring_keeps_size_and_type_and_changes_pixels(jitter: Jitter) -> None:
     image = np.random.default_rng(0).integers(60, 220, (32, 40, 3), np.uint8)
@@ -35,6 +37,21 @@ def test_all_eight_symmetries_are_drawn_alike() -> None:
     drawn = [symmetry(rng).name for _ in range(800)]
     assert len(set(drawn)) == 8
     assert all(60 < drawn.count(name) < 140 for name in set(drawn))
+
+
+def test_sharpening_steepens_an_edge_by_its_amount_and_leaves_flat_colour() -> None:
+    edge = np.full((16, 16, 3), 80, np.uint8)
+    edge[:, 8:] = 160
+    steps = [int(s[8, 8, 0]) - int(s[8, 7, 0]) for s in (sharpened(edge, amount) for amount in (0, 0.5, 1, 2))]
+    assert steps == [80, 100, 120, 160]  # the kernel (1, 2, 1) / 4 takes half a step away
+    assert np.array_equal(sharpened(edge, 0), edge)
+    assert np.array_equal(sharpened(edge, 2)[:, :6], edge[:, :6])
+
+
+def test_an_image_is_blurred_or_sharpened_never_both() -> None:
+    image = np.random.default_rng(0).integers(60, 220, (32, 40, 3), np.uint8)
+    varied = [recolour(image, Jitter(blur=1, sharpen=s), np.random.default_rng(2)) for s in (0, 1)]
+    assert np.array_equal(*varied)
 
 
 def test_a_trip_through_jpeg_blurs_blocks_and_leaves_flat_colour() -> None:
