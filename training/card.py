@@ -132,7 +132,8 @@ def beginning(training: Mapping[str, Any]) -> str:
     config, earlier = training["config"], training.get("began_with")
     if earlier:
         name, epochs = earlier["config"]["name"], earlier["config"]["recipe"]["epochs"]
-        return f"from the weights of {name} ({epochs} epochs, {beginning(earlier)}{_teacher(earlier['config'])})"
+        learnt = f"{epochs} epochs, {beginning(earlier)}{_teacher(earlier['config'])}"
+        return f"from the weights of {name} ({learnt}{_averaged(earlier)})"
     if not config.get("encoder_weights"):
         return "from random weights"
     return f"encoder from the ImageNet weights of {config['encoder_weights']}, the rest from random ones"

@@ -39,7 +39,8 @@ def soup(runs: Sequence[Path], into: Path, crops: int, data: Path) -> Path:
         data: root of the Lizard data set.
 
     Raises:
-        ValueError: fewer than two runs, other networks, or one that divided its images otherwise than the first.
+        ValueError: fewer than two runs, other networks, a run that is a mean itself, or one that divided its images
+            otherwise than the first.
         FileExistsError: the folder is there already.
     """
     if len(runs) < 2:
@@ -49,6 +50,9 @@ def soup(runs: Sequence[Path], into: Path, crops: int, data: Path) -> Path:
     first = RunConfig.model_validate_json((runs[0] / "config.json").read_text())
     for run in runs[1:]:
         check_beginning(first, run / "best.pt")
+    records = [record_of(run) for run in runs]
+    if means := [run.name for run, record in zip(runs, records, strict=True) if record.get("averaged_with")]:
+        raise ValueError(f"{' and '.join(means)}: a mean already; name the runs that it was made of")
     network = mean_of([TrainedMember.read(run / "best.pt") for run in runs])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -56,7 +60,7 @@ def soup(runs: Sequence[Path], into: Path, crops: int, data: Path) -> Path:
     estimate_norms(network, crops_for_norms(varied, crops, first, device), first.recipe.bf16)
     into.mkdir(parents=True)
     config = first.model_copy(update={"name": into.name})
-    record = record_of(runs[0]) | {"averaged_with": [record_of(run) for run in runs[1:]], "averaged_crops": crops}
+    record = records[0] | {"averaged_with": records[1:], "averaged_crops": crops}
     (into / "config.json").write_text(config.model_dump_json(indent=1))
     (into / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     replace(into / "best.pt", {"network": network.state_dict(), "name": config.network})

@@ -71,13 +71,19 @@ def test_the_folder_goes_on_to_be_trained_from(runs: Path, data: Path, tmp_path:
     made = soup([runs / "left", runs / "right"], tmp_path / "both", 8, data)
     config = RunConfig.model_validate(OF_ALL | {"name": "later", "begin_from": str(made / "best.pt")})
     train(config, data, tmp_path / "later")
-    told = json.loads((tmp_path / "later" / "began_with.json").read_text())
-    assert told["averaged_with"][0]["config"]["name"] == "right"
+    told = manifest_of_runs([tmp_path / "later"], "m", "1")["training"]
+    assert "; then the mean of its weights and of right (" in card.beginning(told)
 
 
 def test_one_run_has_no_mean(runs: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two runs or more"):
         soup([runs / "left"], tmp_path / "one", 8, data)
+
+
+def test_a_mean_is_not_averaged_again_lest_its_history_be_lost(runs: Path, data: Path, tmp_path: Path) -> None:
+    made = soup([runs / "left", runs / "right"], tmp_path / "both", 8, data)
+    with pytest.raises(ValueError, match="both: a mean already; name the runs that it was made of"):
+        soup([made, runs / "first"], tmp_path / "all", 8, data)
 
 
 def test_other_networks_have_no_mean(runs: Path) -> None:
