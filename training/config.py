@@ -62,6 +62,7 @@ class RecipeConfig(Section):
 
 class BalanceConfig(Section):
     gamma: float = Field(0.0, ge=0, description="of the focal loss on classes, 0 is off")
+    by_area: float = Field(0.0, ge=0, le=1, description="what small nuclei weigh: 0 pixels alike, 1 nuclei alike")
     class_weights: tuple[float, ...] = Field((), description="seven, background first; none: all 1")
 
 

@@ -67,7 +67,15 @@ def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: 
     maps = [np.load(taught / f"{sample.name}.npy", mmap_mode="r") for sample in samples]
     own = random_crops(config, training)
     crops = RandomCrops(
-        samples, own.size, own.length, own.jitter, own.rare_share, own.seed, teacher=maps, labelled=len(training)
+        samples,
+        own.size,
+        own.length,
+        own.jitter,
+        own.rare_share,
+        own.seed,
+        teacher=maps,
+        labelled=len(training),
+        by_area=config.balance.by_area,
     )
     return train(config, data, folder, together, crops)
 

@@ -95,6 +95,9 @@ class EfficientLite(nn.Module):
         decoder: channels of the levels on the way up; the last level is at half the image's size.
         detail: channels of a dense branch that sees the image itself at half size, each 2x2 block of it as twelve
             channels; 0: the last level sees those blocks as they are. Only for a stem with stride.
+        refine: channels of a level at the image's own size, whose heads say where nuclei are, so that borders are drawn
+            from the finest features, and add to what a sub-pixel head says of classes; 0: none. Only for a stem
+            without stride.
         dropout: share of channels of the deepest features dropped while training.
     """
 
@@ -103,6 +106,7 @@ class EfficientLite(nn.Module):
         stem_stride: int = 1,
         decoder: tuple[int, ...] = (112, 80, 64, 48),
         detail: int = 0,
+        refine: int = 0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -118,7 +122,14 @@ class EfficientLite(nn.Module):
         self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(widths))
         self.levels = nn.ModuleList(LiteBlock(w + s, w) for w, s in zip(widths[1:], skips, strict=True))
         sizes = {"np": 2, "hv": 2, "nc": NC_CHANNELS}
-        self.heads = nn.ModuleDict({name: nn.Conv2d(widths[-1], 4 * size, 1) for name, size in sizes.items()})
+        sub_pixel = {name: size for name, size in sizes.items() if not refine or name == "nc"}
+        self.heads = nn.ModuleDict({name: nn.Conv2d(widths[-1], 4 * size, 1) for name, size in sub_pixel.items()})
+        self.refine: nn.Module | None = None
+        if refine:
+            finest = STAGES[0].channels
+            self.spread = nn.Conv2d(widths[-1], 4 * finest, 1, bias=False)
+            self.refine = LiteBlock(2 * finest, refine)
+            self.fine = nn.ModuleDict({name: nn.Conv2d(refine, size, 1) for name, size in sizes.items()})
 
     def forward(self, x: Tensor) -> Logits:
         finest, *skips, y = self.encoder(x)
@@ -130,7 +141,11 @@ class EfficientLite(nn.Module):
         y = self.dropout(y)
         for narrow, level, skip in zip(self.narrow, self.levels, reversed(skips), strict=True):
             y = level(torch.cat([functional.interpolate(narrow(y), scale_factor=2.0, mode="nearest"), skip], 1))
-        return Logits(*(functional.pixel_shuffle(self.heads[name](y), 2) for name in Logits._fields))
+        logits = {name: functional.pixel_shuffle(head(y), 2) for name, head in self.heads.items()}
+        if self.refine is not None:
+            y = self.refine(torch.cat([functional.pixel_shuffle(self.spread(y), 2), finest], 1))
+            logits = {name: head(y) + logits.get(name, 0) for name, head in self.fine.items()}
+        return Logits(**logits)
 
 
 class Depthwise(nn.Conv2d):

@@ -30,7 +30,8 @@ def terms(
 
     Args:
         logits: of a batch, any float type; computed in float32.
-        target: `np` and `nc` (N, H, W) int64, `hv` (N, 2, H, W) float32.
+        target: `np` and `nc` (N, H, W) int64, `hv` (N, 2, H, W) float32; `weight` (N, H, W) float32, if it is there,
+            is what each pixel counts for np and nc (Ronneberger et al., 2015).
         gamma: of the focal loss on classes (Lin et al., 2017); 0 is plain cross-entropy.
         class_weights: of the seven channels in the cross-entropy of classes; none are all 1.
 
@@ -39,14 +40,14 @@ def terms(
     """
     np_logits, hv, nc_logits = (x.float() for x in logits)
     hv = hv.tanh()
-    nucleus = target["np"].float()
+    nucleus, weight = target["np"].float(), target.get("weight")
     return {
-        "np_ce": functional.cross_entropy(np_logits, target["np"]),
-        "np_dice": dice(np_logits.softmax(1), target["np"]),
+        "np_ce": weighted_mean(functional.cross_entropy(np_logits, target["np"], reduction="none"), weight),
+        "np_dice": dice(np_logits.softmax(1), target["np"], weight),
         "hv_mse": functional.mse_loss(hv, target["hv"]),
         "hv_msge": gradient_error(hv, target["hv"], nucleus),
-        "nc_ce": class_entropy(nc_logits, target["nc"], gamma, class_weights),
-        "nc_dice": dice(nc_logits.softmax(1), target["nc"]),
+        "nc_ce": class_entropy(nc_logits, target["nc"], gamma, class_weights, weight),
+        "nc_dice": dice(nc_logits.softmax(1), target["nc"], weight),
     }
 
 
@@ -61,15 +62,24 @@ def soft_terms(logits: Logits, target: Mapping[str, Tensor]) -> dict[str, Tensor
         A scalar for each name in `SOFT_WEIGHTS`: cross-entropy for np and nc, squared error for hv.
     """
     np_logits, hv, nc_logits = (x.float() for x in logits)
-    nucleus = target["soft_np"]
+    nucleus, weight = target["soft_np"], target.get("weight")
+    of_np = functional.cross_entropy(np_logits, torch.stack([1 - nucleus, nucleus], 1), reduction="none")
+    of_nc = functional.cross_entropy(nc_logits, target["soft_nc"], reduction="none")
     return {
-        "soft_np": functional.cross_entropy(np_logits, torch.stack([1 - nucleus, nucleus], 1)),
+        "soft_np": weighted_mean(of_np, weight),
         "soft_hv": functional.mse_loss(hv.tanh(), target["soft_hv"]),
-        "soft_nc": functional.cross_entropy(nc_logits, target["soft_nc"]),
+        "soft_nc": weighted_mean(of_nc, weight),
     }
 
 
-def class_entropy(logits: Tensor, truth: Tensor, gamma: float, weights: Sequence[float]) -> Tensor:
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of (N, H, W); plain where there is no weight."""
+    return values.mean() if weight is None else (values * weight).sum() / weight.sum()
+
+
+def class_entropy(
+    logits: Tensor, truth: Tensor, gamma: float, weights: Sequence[float], weight: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of classes, (N, C, H, W) against (N, H, W); focal and weighted as an option.
 
     The paper found that neither helps, so both are off by default.
@@ -77,10 +87,10 @@ def class_entropy(logits: Tensor, truth: Tensor, gamma: float, weights: Sequence
     each = functional.cross_entropy(logits, truth, reduction="none")
     if gamma:
         each = each * (1 - torch.exp(-each)) ** gamma
-    if not weights:
-        return each.mean()
-    weight = torch.tensor(weights, dtype=logits.dtype, device=logits.device)[truth]
-    return (each * weight).sum() / weight.sum()
+    if weights:
+        of_class = torch.tensor(weights, dtype=logits.dtype, device=logits.device)[truth]
+        weight = of_class if weight is None else of_class * weight
+    return weighted_mean(each, weight)
 
 
 def total(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -90,17 +100,20 @@ def total(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     return torch.stack([weights[name] * term for name, term in parts.items()]).sum()
 
 
-def dice(probabilities: Tensor, truth: Tensor, smooth: float = 1e-3) -> Tensor:
+def dice(probabilities: Tensor, truth: Tensor, weight: Tensor | None = None, smooth: float = 1e-3) -> Tensor:
     """1 - Dice of each channel over the whole batch, summed over channels (as HoVer-Net has it).
 
     Args:
         probabilities: (N, C, H, W), 0..1.
         truth: (N, H, W) int64, 0..C-1.
+        weight: (N, H, W), what each pixel counts; 1 if not given.
         smooth: added above and below, so that a channel absent on both sides costs nothing.
     """
     hot = functional.one_hot(truth, probabilities.shape[1]).permute(0, 3, 1, 2).to(probabilities.dtype)
-    overlap = (probabilities * hot).sum((0, 2, 3))
-    sizes = probabilities.sum((0, 2, 3)) + hot.sum((0, 2, 3))
+    counted = hot if weight is None else hot * weight[:, None]
+    seen = probabilities if weight is None else probabilities * weight[:, None]
+    overlap = (probabilities * counted).sum((0, 2, 3))
+    sizes = seen.sum((0, 2, 3)) + counted.sum((0, 2, 3))
     return (1 - (2 * overlap + smooth) / (sizes + smooth)).sum()
 
 

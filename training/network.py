@@ -122,6 +122,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lite": Lite,
     "efficient-lite": partial(EfficientLite, 2),
     "efficient-lite-full": partial(EfficientLite, 1),
+    "efficient-lite-refined": partial(EfficientLite, 1, refine=24),
     "efficient-lite-dense": partial(EfficientLite, 2, (160, 128, 96, 64), 32),
     # The same shapes, narrow: for trials of a recipe's path, where scores do not matter.
     "seresnext50-narrow": partial(Member, (1, 1, 1, 1), 8, True, width=8),

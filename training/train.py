@@ -190,7 +190,9 @@ def split(config: RunConfig, data: Path) -> tuple[list[Sample], list[Sample]]:
 def random_crops(config: RunConfig, samples: list[Sample]) -> RandomCrops:
     """The crops that a run learns from."""
     data, jitter = config.data, Jitter(**config.jitter.model_dump())
-    return RandomCrops(samples, data.crop, data.crops_per_epoch, jitter, data.rare_share, config.seed)
+    return RandomCrops(
+        samples, data.crop, data.crops_per_epoch, jitter, data.rare_share, config.seed, by_area=config.balance.by_area
+    )
 
 
 def crops_for_norms(crops: RandomCrops, count: int, config: RunConfig, device: torch.device) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from scipy.io import savemat
 from tests.training.layouts import write_lizard
 from training.augment import Jitter
 from training.data import lizard
-from training.data.crops import GridCrops, RandomCrops, cut
+from training.data.crops import HEAVIEST, GridCrops, RandomCrops, cut, weights_by_area
 from training.data.sample import Sample, split_by_group
 
 
@@ -101,6 +101,38 @@ def test_targets_of_a_crop_agree_with_each_other(small: Path) -> None:
 def test_rare_classes_are_drawn_as_often_as_common_ones(small: Path) -> None:
     crops = _crops(lizard.read(small, ["glas", "dpath"]), rare_share=1.0)
     assert all((crops[i]["nc"] > 0).any() for i in range(6))
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_nuclei_weigh_by_their_area_and_all_of_them_what_they_did(power: float) -> None:
+    labels = np.zeros((20, 20), np.int32)
+    labels[:2, :8], labels[10:16, :6] = 1, 3  # 16 and 36 pixels
+    of_id = weights_by_area([_sample(labels)], power)[0]
+    assert of_id[0] == 1
+    assert of_id[1] / of_id[3] == pytest.approx((36 / 16) ** power)
+    assert of_id[labels][labels > 0].sum() == pytest.approx(52)
+
+
+def test_no_nucleus_weighs_out_of_all_proportion() -> None:
+    labels = np.zeros((40, 40), np.int32)
+    labels[0, :9], labels[10:] = np.arange(1, 10), 10  # nine of one pixel, one of 1200
+    of_id = weights_by_area([_sample(labels)], 1.0)[0]
+    assert of_id[1] == HEAVIEST
+    assert of_id[10] == 1 / HEAVIEST
+
+
+def test_a_crop_says_what_its_pixels_weigh(small: Path) -> None:
+    samples = lizard.read(small, ["glas"])
+    assert "weight" not in _crops(samples)[0]
+    crop = RandomCrops(samples, 64, 6, Jitter(), 0.5, seed=1, by_area=0.5)[0]
+    assert crop["weight"].shape == crop["np"].shape
+    assert (crop["weight"][crop["np"] == 0] == 1).all()
+    assert (crop["weight"][crop["np"] == 1] > 0).all()
+
+
+def _sample(labels: np.ndarray) -> Sample:
+    image = np.zeros((*labels.shape, 3), np.uint8)
+    return Sample("one", "glas", "slide", image, labels, np.ones(labels.max() + 1, np.uint8), 0.5)
 
 
 def test_the_grid_covers_an_image_edge_to_edge(small: Path) -> None:

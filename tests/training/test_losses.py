@@ -7,7 +7,7 @@ from math import log
 import pytest
 import torch
 
-from training.losses import PAPER_WEIGHTS, dice, gradient_error, terms, total
+from training.losses import PAPER_WEIGHTS, dice, gradient_error, soft_terms, terms, total
 from training.network import Logits
 
 
@@ -42,6 +42,24 @@ def test_dice_counts_each_channel() -> None:
     # background: overlap .5, sizes 2 + 1; nucleus: overlap 1.5, sizes 2 + 3
     expected = (1 - 1.001 / 3.001) + (1 - 3.001 / 5.001)
     assert float(dice(probabilities, truth)) == pytest.approx(expected)
+
+
+def test_a_pixel_of_weight_three_costs_what_three_pixels_do() -> None:
+    torch.manual_seed(1)
+    truth = torch.tensor([[[0, 1, 1, 1]]])
+    logits = Logits(torch.randn(1, 2, 1, 4), torch.zeros(1, 2, 1, 4), torch.randn(1, 7, 1, 4))
+    target = {"np": truth, "nc": truth * 3, "hv": torch.zeros(1, 2, 1, 4), "weight": torch.tensor([[[1.0, 3.0, 1, 1]]])}
+    thrice = [0, 1, 1, 1, 2, 3]
+    plain = {name: value[..., thrice] for name, value in target.items() if name != "weight"}
+    found, expected = terms(logits, target), terms(Logits(*(m[..., thrice] for m in logits)), plain)
+    for name in ("np_ce", "np_dice", "nc_ce", "nc_dice"):
+        torch.testing.assert_close(found[name], expected[name])
+    soft = {f"soft_{name}": torch.rand(1, *shape, 1, 4) for name, shape in (("np", ()), ("hv", (2,)), ("nc", (7,)))}
+    plain = {name: value[..., thrice] for name, value in soft.items()}
+    found = soft_terms(logits, soft | {"weight": target["weight"]})
+    expected = soft_terms(Logits(*(m[..., thrice] for m in logits)), plain)
+    for name in ("soft_np", "soft_nc"):
+        torch.testing.assert_close(found[name], expected[name])
 
 
 def test_hv_error_is_taken_after_tanh() -> None:

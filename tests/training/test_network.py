@@ -25,14 +25,15 @@ def test_describe_prints_parameters_and_cost_as_json() -> None:
     assert printed == {"name": "seresnext50", "parameters": 31_622_843, "gflop_256": 247.55}
 
 
-@pytest.mark.parametrize("name", ["lite", "efficient-lite", "efficient-lite-full", "efficient-lite-dense"])
+SMALL = ["lite", "efficient-lite", "efficient-lite-full", "efficient-lite-refined", "efficient-lite-dense"]
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_a_small_network_takes_at_most_ten_gflop(name: str) -> None:
     assert gflop(build(name), 256) <= 10
 
 
-@pytest.mark.parametrize(
-    "name", ["lite", "lite-narrow", "efficient-lite", "efficient-lite-full", "efficient-lite-dense"]
-)
+@pytest.mark.parametrize("name", [*SMALL, "lite-narrow"])
 def test_maps_are_probabilities_at_full_size(name: str) -> None:
     network = build(name).eval()
     with torch.no_grad():

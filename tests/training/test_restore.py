@@ -48,7 +48,10 @@ def furthest(one: nn.Module, other: nn.Module, images: Tensor) -> float:
         return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-@pytest.fixture(scope="module", params=["lite-narrow", "efficient-lite", "seresnext50-narrow"])
+NAMES = ["lite-narrow", "efficient-lite", "efficient-lite-refined", "seresnext50-narrow"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, nn.Module, Path]:
     """A network's name, the network, and its graph."""
     graph = tmp_path_factory.mktemp("graph") / "graph.onnx"

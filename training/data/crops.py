@@ -24,6 +24,8 @@ Example = dict[str, Tensor]
 
 With a teacher also soft_np (P, P), soft_hv (2, P, P), soft_nc (7, P, P) float32, and labelled (), 1.0 or 0.0."""
 Teaching = npt.NDArray[np.float16]
+HEAVIEST = 4.0
+"""What a pixel of a small nucleus counts at most, where nuclei weigh by their area."""
 
 
 class Place(NamedTuple):
@@ -48,6 +50,7 @@ class RandomCrops(Dataset[Example]):
         seed: of everything drawn.
         teacher: maps of each image (H, W, 10) to learn from as well: np_prob, hv, type_prob; see training.distill.
         labelled: the first so many samples carry labels, the others are for the teacher alone; all of them if None.
+        by_area: what a nucleus' pixels weigh goes with its area to minus this power; 0: no weights.
     """
 
     def __init__(
@@ -60,14 +63,16 @@ class RandomCrops(Dataset[Example]):
         seed: int,
         teacher: Sequence[Teaching] | None = None,
         labelled: int | None = None,
+        by_area: float = 0.0,
     ) -> None:
         self.samples, self.size, self.length = samples, size, length
         self.jitter, self.rare_share, self.seed = jitter, rare_share, seed
         self.teacher = teacher
         self.labelled = len(samples) if labelled is None else labelled
+        self.weights = weights_by_area(samples, by_area) if by_area else None
         self.epoch = 0
         areas = np.array([s.instance_map.size for s in samples], float)
-        self.by_area = areas / areas.sum()
+        self.shares = areas / areas.sum()
         places = np.concatenate([np.insert(s.centres, 0, i, axis=1) for i, s in enumerate(samples)])
         self.by_class = [p for c in CLASSES if len(p := places[places[:, 3] == c.id])]
 
@@ -81,6 +86,8 @@ class RandomCrops(Dataset[Example]):
         image = recolour(np.ascontiguousarray(view.see(self._cut(sample.image, place))), self.jitter, rng)
         instances = np.ascontiguousarray(view.see(self._cut(sample.instance_map, place)))
         targets = example(image, instances, sample.types)
+        if self.weights:
+            targets["weight"] = torch.from_numpy(self.weights[place.which][instances])
         if self.teacher is None:
             return targets
         maps = self._cut(self.teacher[place.which], place).astype(np.float32)
@@ -93,7 +100,7 @@ class RandomCrops(Dataset[Example]):
             which, row, col, _ = places[rng.integers(len(places))]
             top, left = (int(c - rng.uniform(0.1, 0.9) * side) for c in (row, col))
             return Place(int(which), top, left, side)
-        which = int(rng.choice(len(self.samples), p=self.by_area))
+        which = int(rng.choice(len(self.samples), p=self.shares))
         height, width = self.samples[which].instance_map.shape
         top, left = (int(rng.integers(0, max(n - side, 0) + 1)) for n in (height, width))
         return Place(which, top, left, side)
@@ -139,6 +146,29 @@ def cut(array: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
         # symmetric, not reflect: it also works where the image is smaller than what is missing
         piece = np.pad(piece, [(0, below), (0, right), (0, 0)][: array.ndim], mode="symmetric")
     return piece
+
+
+def weights_by_area(samples: Sequence[Sample], power: float) -> list[Float32]:
+    """What a pixel counts, by the id of its nucleus: its area to minus `power`; background counts 1.
+
+    All nuclei together weigh what they would without, and none counts more than `HEAVIEST` or less than one part of it.
+
+    Args:
+        samples: their labels.
+        power: 0 counts every pixel alike, 1 every nucleus.
+
+    Returns:
+        For each sample (max id + 1,) float32.
+    """
+    areas = [np.bincount(s.instance_map.ravel(), minlength=len(s.types)).astype(float) for s in samples]
+    everyone = np.concatenate([a[1:][a[1:] > 0] for a in areas])
+    scale = everyone.sum() / (everyone ** (1 - power)).sum() if len(everyone) else 1.0
+    found = []
+    for area in areas:
+        weight = np.clip(scale * np.maximum(area, 1) ** -power, 1 / HEAVIEST, HEAVIEST)
+        weight[0] = 1
+        found.append(weight.astype(np.float32))
+    return found
 
 
 def example(image: UInt8, instances: Int32, types: UInt8) -> Example:
