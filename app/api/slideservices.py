@@ -137,7 +137,7 @@ class SlideServices:
         while True:
             try:
                 if self._opened is not None or is_there(self._settings):
-                    self._clean(self._open().library)
+                    self._clean(self._open())
             except Draining:
                 return
             except Exception as error:  # whatever it is, it must not end the cleaning for good
@@ -145,13 +145,15 @@ class SlideServices:
             if self._stop.wait(CLEAN_EVERY_S):
                 return
 
-    def _clean(self, library: Library) -> None:
-        gone = 0
+    def _clean(self, opened: Opened) -> None:
+        gone: list[str] = []
         if self._settings.retention_days is not None:
-            gone = len(library.expire(now_ms() - int(self._settings.retention_days * DAY_MS)))
-        leftovers = library.sweep()
+            gone = opened.library.expire(now_ms() - int(self._settings.retention_days * DAY_MS))
+        for slide_id in gone:
+            opened.views.forget(slide_id)  # pixels in memory go too, and the room on the disk that an open file holds
+        leftovers = opened.library.sweep()
         if gone or leftovers:
-            log("the store was cleaned up", slides_expired=gone, leftovers_removed=leftovers)
+            log("the store was cleaned up", slides_expired=len(gone), leftovers_removed=leftovers)
 
 
 def owner_of(tenant: str) -> str:

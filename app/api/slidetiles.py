@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Annotated
 
 from anyio import to_thread
@@ -25,22 +24,13 @@ from app.serving.budget import Claim
 from app.serving.work import WorkClass
 from app.slides import documents
 from app.slides.analyst import model_key
-from app.slides.places import Place, check_corner
+from app.slides.places import Place, Spot, check_corner
 from app.slides.records import ModelKey, NewTile, Slide
 from app.slides.store import check_model
 from app.telemetry import Record
 
 PARAMETERS = frozenset({"x", "y", "margin", "profile", "model"})
 router = APIRouter(prefix="/v1/slides", dependencies=DOCUMENTED, tags=["slides"])
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """Where a tile is to lie: its corner in level-0 pixels, and how much of it is context."""
-
-    x: float
-    y: float
-    margin: float
 
 
 @router.post(
@@ -92,7 +82,7 @@ async def _kept(services: Services, slide: Slide, spot: Spot, data: bytes, order
     check_model(slide, key)
     digest = await to_thread.run_sync(_digest, data, limiter=services.decoders)
     library = await to_thread.run_sync(lambda: services.slides.library)
-    found = await to_thread.run_sync(library.store.find_tile, slide.id, (spot.x, spot.y), digest, key)
+    found = await to_thread.run_sync(library.store.find_tile, slide, spot, digest, key)
     if found is None:
         claim = Claim(order.tenant, order.urgency.work_class, prepared.price.cost, order.urgency.deadline)
         with services.budget.reserve(claim) as held:
@@ -127,6 +117,7 @@ def _tile(result: Result, slide: Slide, spot: Spot, key: ModelKey) -> NewTile:
         step=(found.width / found.grid.shape[1], found.height / found.grid.shape[0]),
         qc=found.qc,
         provenance=provenance(found, result.context),
+        mpp=found.mpp,
     )
 
 

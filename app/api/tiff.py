@@ -160,7 +160,9 @@ def _rgb(page: tifffile.TiffPage, stored: npt.NDArray[Any]) -> UInt8:
             raise InvalidImage("the TIFF is broken: its palette is missing")
         return np.ascontiguousarray(eight_bits(page.colormap)[:, stored].transpose(1, 2, 0))
     if page.photometric == PHOTOMETRIC.MINISWHITE:
-        stored = np.invert(stored)
+        stored = np.array(stored)
+        grey = stored if stored.ndim == 2 else stored[..., 0]  # what lies beside it is alpha
+        np.invert(grey, out=grey)
     kind = page.extrasamples[0] if page.extrasamples else 0
     return rgb(stored, ALPHA.get(kind, "ignored"))
 

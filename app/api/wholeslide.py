@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.api.analysis import Analysis, Limits
+from app.formats import parquet
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.errors import NotFound
 from app.nuclei.segmenter import Segmenter
@@ -75,6 +76,8 @@ def analyse(wish: Wish, settings: Settings) -> str:
     """
     if not wish.path.exists():
         raise NotFound("there is no such slide")
+    if wish.out.suffix.lower() == ".parquet":
+        parquet.check_installed()  # not after hours of work
     artifact = load_artifact(settings.model, settings.model_store)
     engine = open_on(settings.device, artifact, settings.threads)
     profile = wish.profile or settings.profile or Segmenter(artifact, engine).default_profile

@@ -27,6 +27,16 @@ _GEO = {
 }
 
 
+def check_installed() -> None:
+    """Refuse early what could not be written later.
+
+    Raises:
+        MissingExtra: if pyarrow is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise MissingExtra("Parquet needs the extra tables: pip install karyon[tables]")
+
+
 class Writer:
     """Rows in, pieces of a file out; what was given out is no longer held."""
 
@@ -36,8 +46,7 @@ class Writer:
         Raises:
             MissingExtra: if pyarrow is not installed.
         """
-        if find_spec("pyarrow") is None:
-            raise MissingExtra("Parquet needs the extra tables: pip install karyon[tables]")
+        check_installed()
         import pyarrow as pa  # noqa: PLC0415 - optional, and a second to import
         from pyarrow import parquet as pq  # noqa: PLC0415
 

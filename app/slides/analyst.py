@@ -92,6 +92,7 @@ class Analyst:
             qc=found.qc,
             provenance=provenance(found, self.context(digest)),
             by_job=True,
+            mpp=found.mpp,
         )
 
 

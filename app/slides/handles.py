@@ -33,6 +33,7 @@ class Handles:
         self._library, self._max_bytes = library, max_bytes
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Handle] = OrderedDict()
+        self._opening = threading.Lock()
 
     @contextmanager
     def lent(self, slide: Slide) -> Iterator[Source]:
@@ -74,19 +75,24 @@ class Handles:
         except BaseException:
             self.forget(slide.id)
             raise
-        with self._lock:
-            if (known := self._open.get(slide.id)) is not None:
-                self._open.move_to_end(slide.id)
-                known.users += 1
+        if (known := self._known(slide.id)) is not None:
+            return known
+        # One at a time: a viewer asks for many tiles at once, and a PNG is decoded as a whole when it is opened.
+        with self._opening:
+            if (known := self._known(slide.id)) is not None:
                 return known
-        source = self._library.open(slide)
-        size = 3 * slide.width * slide.height if source.vendor in PLAIN else OPEN_BYTES
+            source = self._library.open(slide)
+            size = 3 * slide.width * slide.height if source.vendor in PLAIN else OPEN_BYTES
+            with self._lock:
+                self._open[slide.id] = handle = _Handle(source, size, users=1)
+                return handle
+
+    def _known(self, slide_id: str) -> _Handle | None:
         with self._lock:
-            handle = _Handle(source, size, users=1)
-            handle.dropped = slide.id in self._open  # another thread was faster: this one is used once
-            if not handle.dropped:
-                self._open[slide.id] = handle
-            return handle
+            if (known := self._open.get(slide_id)) is not None:
+                self._open.move_to_end(slide_id)
+                known.users += 1
+            return known
 
     def _close_spare(self) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.nuclei.errors import Conflict, NotFound
@@ -99,8 +99,7 @@ class JobBook:
             held = select(slides.c.id).where(slides.c.id == new.slide_id).with_for_update()
             if connection.execute(held).one_or_none() is None:
                 raise NotFound("there is no slide of this id")
-            unfinished = select(jobs.c.id).where(jobs.c.slide_id == new.slide_id, jobs.c.state.in_(OPEN))
-            if connection.execute(unfinished).first() is not None:
+            if connection.execute(unfinished(new.slide_id)).first() is not None:
                 raise Conflict("the slide has a job that is not finished; wait for it, or cancel it")
             query = insert(jobs).values(_row(new) | {"created_ms": now, "updated_ms": now}).returning(*jobs.c)
             return _job(connection.execute(query).one())
@@ -217,6 +216,11 @@ class JobBook:
         with self.database.write() as connection:
             if connection.execute(update(jobs).where(which).values(values)).rowcount != 1:
                 raise Conflict(otherwise)
+
+
+def unfinished(slide_id: str) -> Select[tuple[str]]:
+    """The jobs of a slide that wait or run."""
+    return select(jobs.c.id).where(jobs.c.slide_id == slide_id, jobs.c.state.in_(OPEN))
 
 
 def _held(job_id: str, worker: str) -> ColumnElement[bool]:

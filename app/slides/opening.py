@@ -17,6 +17,9 @@ from app.slides.tiffs import TiffSource, check_structure, is_ome
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PLAIN_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+NO_TIFF = frozenset({"dicom", "mirax", "sakura"})
+"""What OpenSlide calls the formats that are taken without being TIFF. Not Hamamatsu's VMS and VMU: under whatever name
+such an index comes, it names other files by path, and OpenSlide opens them wherever they lie."""
 ANY_TIFF = "generic-tiff"  # OpenSlide's name for a tiled TIFF of no known maker; it knows nothing of OME
 
 
@@ -62,6 +65,6 @@ def _reader(path: Path) -> Source:
     vendor = detect(path)
     if is_tiff and (vendor is None or (vendor == ANY_TIFF and is_ome(path))):
         return TiffSource.open(path)
-    if vendor is None:
+    if vendor is None or not (is_tiff or vendor in NO_TIFF):
         raise UnsupportedMediaType("no reader takes this file: SVS, NDPI, MRXS, TIFF, DICOM, PNG and JPEG are read")
     return OpenSlideSource.open(path, vendor)

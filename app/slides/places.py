@@ -25,6 +25,11 @@ class Box(NamedTuple):
         """The box with `by` more pixels on each side."""
         return Box(self.x0 - by, self.y0 - by, self.x1 + by, self.y1 + by)
 
+    def joined(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        low, high = map(min, self[:2], other[:2]), map(max, self[2:], other[2:])
+        return Box(*low, *high)
+
     def meets(self, other: Box) -> bool:
         """Whether the two share a pixel or an edge."""
         return self.x0 <= other.x1 and other.x0 <= self.x1 and self.y0 <= other.y1 and other.y0 <= self.y1
@@ -45,6 +50,15 @@ def check_corner(x: float, y: float, margin: float, slide: tuple[int, int]) -> N
             raise InvalidParameter(name, f"{name} lies inside the slide, from 0 to less than {length}")
     if not 0 <= margin < math.inf:
         raise InvalidParameter("margin", "a margin is a number of pixels, 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a tile is to lie: its corner in level-0 pixels, and how much of it is context."""
+
+    x: float
+    y: float
+    margin: float
 
 
 @dataclass(frozen=True, slots=True)

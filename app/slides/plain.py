@@ -43,7 +43,9 @@ class PlainSource:
                 )
             kind = str(image.format).lower()
             upright = ImageOps.exif_transpose(_eight_bits(image))
-            return cls(on_white(np.asarray(upright.convert("RGBA"))), kind)
+            if upright.has_transparency_data:
+                return cls(on_white(np.asarray(upright.convert("RGBA"))), kind)
+            return cls(np.asarray(upright.convert("RGB")), kind)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> UInt8:
         """See `Source.read`."""

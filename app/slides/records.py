@@ -102,6 +102,7 @@ class NewTile:
         qc: technical warnings.
         provenance: as written in answers.
         by_job: it is a window of a job; else a caller sent it.
+        mpp: of level 0, as the analysis took it; None where nothing is known of that.
     """
 
     place: Place
@@ -112,6 +113,7 @@ class NewTile:
     qc: QualityReport = field(default_factory=QualityReport)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     by_job: bool = False
+    mpp: Mpp | None = None
 
 
 class Kept(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,8 +24,8 @@ from app.slides.analyst import Analyst
 from app.slides.database import Database
 from app.slides.jobbook import Job
 from app.slides.library import Library
-from app.slides.places import Box
-from app.slides.records import ModelKey
+from app.slides.places import Box, Place
+from app.slides.records import ModelKey, place_of
 from app.slides.regions import Grid, grid_at
 from app.slides.schema import tiles
 from app.slides.sources import Source
@@ -114,7 +114,7 @@ class Run:
             planned = self._planned(source, grid)
             size = (source.levels[0].width, source.levels[0].height)
             finished = done_places(self.library.store.database, slide.id, self.analyst.key(self.job.mpp))
-            missing = [each for each in planned if _corners(each.window, grid, size) not in finished]
+            missing = [each for each in planned if not _answered(each.window.place(grid, size), finished)]
             self.progress.begin(len(planned), len(planned) - len(missing))
             self.advance()
             self._all(missing, partial(self._one, source, grid))
@@ -173,17 +173,18 @@ class Run:
             ) from error
 
 
-def done_places(database: Database, slide_id: str, key: ModelKey) -> set[tuple[float, float, float, float]]:
-    """Where windows of jobs of this model, with these settings, are kept: x, y, width, height in level-0 pixels."""
+def done_places(database: Database, slide_id: str, key: ModelKey) -> dict[Box, Box]:
+    """The windows of jobs of this model, with these settings, that are kept, and of each the part it answers for."""
     same = tiles.c.model_sha256 == key.sha256, tiles.c.config_sha256 == key.config_sha256
-    query = select(tiles.c.x, tiles.c.y, tiles.c.width, tiles.c.height).where(tiles.c.slide_id == slide_id, *same)
+    query = select(*tiles.c).where(tiles.c.slide_id == slide_id, tiles.c.by_job, *same)
     with database.read() as connection:
-        return {(row.x, row.y, row.width, row.height) for row in connection.execute(query.where(tiles.c.by_job))}
+        places = [place_of(row) for row in connection.execute(query)]
+    return {place.box: place.core for place in places}
 
 
-def _corners(window: Window, grid: Grid, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    place = window.place(grid, size)
-    return place.x, place.y, place.width, place.height
+def _answered(place: Place, finished: Mapping[Box, Box]) -> bool:
+    """Whether a window was done for all that is asked of it: one of a region may see the same and answer for less."""
+    return place.box in finished and finished[place.box].holds(place.core)
 
 
 def _scale(grid: Grid) -> tuple[float, float]:

@@ -7,7 +7,7 @@ is settled with them in the same transaction (see `settling`), so that counts in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, tuple_, update
@@ -17,7 +17,9 @@ from app.nuclei.types import Mpp, Nuclei, UInt8
 from app.slides import seams
 from app.slides.columns import Packed, pack, unpack_table
 from app.slides.database import Database
-from app.slides.records import Kept, ModelKey, NewSlide, NewTile, Slide, new_id, now_ms, slide_of
+from app.slides.jobbook import unfinished
+from app.slides.places import Place, Spot
+from app.slides.records import Kept, ModelKey, NewSlide, NewTile, Slide, new_id, now_ms, place_of, slide_of
 from app.slides.schema import densities, payloads, slides, tiles
 from app.slides.settling import counted, settle_around, spread
 
@@ -110,14 +112,17 @@ class Store:
 
         Raises:
             NotFound: if there is no such slide.
-            Conflict: if there are results at another scale already.
+            Conflict: if there are results at another scale already, or a job that will bring some.
         """
         with self.database.write() as connection:
             slide = lock(connection, slide_id)
             if slide.mpp == mpp:
                 return slide
-            if slide.model is not None and (slide.mpp is None or (slide.mpp.x, slide.mpp.y) != (mpp.x, mpp.y)):
-                raise Conflict("the slide has results at another mpp; delete it to start over")
+            if slide.mpp is None or (slide.mpp.x, slide.mpp.y) != (mpp.x, mpp.y):
+                if slide.model is not None:
+                    raise Conflict("the slide has results at another mpp; delete it to start over")
+                if connection.execute(unfinished(slide_id)).first() is not None:
+                    raise Conflict("the slide has a job at another mpp that is not finished; wait for it, or cancel it")
             changed = _mpp_columns(mpp) | {"touched_ms": now_ms()}
             query = update(slides).where(slides.c.id == slide_id).values(changed).returning(*slides.c)
             return slide_of(connection.execute(query).one())
@@ -135,7 +140,7 @@ class Store:
         return slide
 
     def put_tile(self, slide_id: str, tile: NewTile) -> Kept:
-        """Keep a tile; the same content at the same place again changes nothing.
+        """Keep a tile; the same content at the same place again changes nothing, unless it answers for more of it.
 
         Args:
             slide_id: of its slide.
@@ -143,15 +148,21 @@ class Store:
 
         Raises:
             NotFound: if there is no such slide (any more).
-            Conflict: if the slide holds results of another model or other settings, or too many tiles at one place.
+            Conflict: if the slide holds results of another model or other settings, or too many tiles at one place, or
+                if its scale is not any more what the tile was analysed at.
             StorageFull: if the quota or the disk is full.
         """
         packed = pack(tile.nuclei, tile.step)
         with self.database.write() as connection:
             slide = lock(connection, slide_id)
-            known = connection.execute(select(tiles.c.id).where(_same(slide_id, tile))).scalar_one_or_none()
+            known = connection.execute(select(*tiles.c).where(_same(slide_id, tile))).one_or_none()
             if known is not None:
-                return Kept(known, False)
+                core = place_of(known).core
+                if core.holds(tile.place.core):
+                    return Kept(known.id, False)
+                tile = replace(tile, place=replace(tile.place, core=core.joined(tile.place.core)))
+                _remove(connection, slide_id, known)
+            check_scale(slide, tile.mpp)
             claim(connection, slide, tile.model)
             # Unpacked again at its place, so that what is settled now is to the bit what is settled later.
             nuclei = unpack_table(packed.table, (tile.place.x, tile.place.y))
@@ -163,13 +174,20 @@ class Store:
             settle_around(connection, slide, tile.place.core)
         return Kept(tile_id, True)
 
-    def find_tile(self, slide_id: str, at: tuple[float, float], content_sha256: str, model: ModelKey) -> int | None:
-        """The row of a tile that was sent with this content at this place, analysed by this model; None if none was."""
-        same = {"slide_id": slide_id, "x": at[0], "y": at[1], "content_sha256": content_sha256}
+    def find_tile(self, slide: Slide, spot: Spot, content_sha256: str, model: ModelKey) -> int | None:
+        """The row of a tile that was sent with this content to this place, analysed by this model; None if none was.
+
+        One that had a larger margin answers for less of it and does not count.
+        """
+        same = {"slide_id": slide.id, "x": spot.x, "y": spot.y, "content_sha256": content_sha256}
         same |= {"model_sha256": model.sha256, "config_sha256": model.config_sha256}
-        query = select(tiles.c.id).where(*(tiles.c[name] == value for name, value in same.items())).limit(1)
+        query = select(*tiles.c).where(*(tiles.c[name] == value for name, value in same.items()))
         with self.database.read() as connection:
-            return connection.execute(query).scalar_one_or_none()
+            for row in connection.execute(query):
+                wanted = Place.inside(spot.x, spot.y, row.width, row.height, spot.margin, (slide.width, slide.height))
+                if place_of(row).core.holds(wanted.core):
+                    return int(row.id)
+        return None
 
     def used_bytes(self) -> int:
         """What tiles and uploaded files take."""
@@ -222,6 +240,17 @@ def check_model(slide: Slide, model: ModelKey) -> None:
         )
 
 
+def check_scale(slide: Slide, mpp: Mpp | None) -> None:
+    """Refuse results at another scale than the slide's: what is written of them in um would be wrong.
+
+    Raises:
+        Conflict: if somebody said the slide's scale while they were made.
+    """
+    own = slide.mpp
+    if own is not None and mpp is not None and (own.x, own.y) != (mpp.x, mpp.y):
+        raise Conflict("the slide's mpp has changed since this analysis began; start it anew")
+
+
 def _found(row: Row[Any] | None) -> Slide:
     if row is None:
         raise NotFound("there is no slide of this id")
@@ -266,6 +295,12 @@ def _insert(
     connection.execute(insert(payloads).values(tile_id=tile_id, qc=qc, provenance=dict(tile.provenance), **pieces))
     connection.execute(insert(densities).values(tile_id=tile_id, cells=spread(nuclei, flags)))
     return tile_id
+
+
+def _remove(connection: Connection, slide_id: str, row: Row[Any]) -> None:
+    connection.execute(delete(tiles).where(tiles.c.id == row.id))
+    less = {"tile_bytes": slides.c.tile_bytes - row.bytes}
+    connection.execute(update(slides).where(slides.c.id == slide_id).values(less))
 
 
 def _box_columns(nuclei: Nuclei) -> dict[str, float | None]:

@@ -111,6 +111,7 @@ class TiffSource:
         series = _tissue(file)
         self.vendor = "ome-tiff" if file.is_ome else "tiff"
         pages = [_checked(level.keyframe, size_bytes) for level in series.levels]
+        _check_planes(series, pages[0])
         self.levels: tuple[Level, ...] = pyramid([(page.imagewidth, page.imagelength) for page in pages])
         self.mpp = _ome_mpp(file.ome_metadata or "", file.series.index(series)) if file.is_ome else None
         self._file, self._pages = file, pages
@@ -198,6 +199,14 @@ def _tissue(file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
         if not NOT_TISSUE.search(series.name or ""):
             return series
     raise UnsupportedMediaType("the TIFF holds no image of tissue")
+
+
+def _check_planes(series: tifffile.TiffPageSeries, page: tifffile.TiffPage) -> None:
+    planes = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YXS")
+    if page.samplesperpixel == 1 and planes > 1:
+        raise UnsupportedMediaType(
+            f"the TIFF keeps its {planes} channels in separate planes: one plane, channels interleaved, is read"
+        )
 
 
 def _checked(page: tifffile.TiffPage | tifffile.TiffFrame, size_bytes: int) -> tifffile.TiffPage:

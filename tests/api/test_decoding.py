@@ -74,6 +74,12 @@ def test_only_the_first_page_of_a_tiff_is_read(noise):
     np.testing.assert_array_equal(pixels_of(data), noise)
 
 
+def test_grey_counted_from_white_keeps_its_transparency():
+    stored = np.array([[(0, 255), (255, 255), (255, 0)]], np.uint8)  # white, black, nothing
+    data = as_tiff(stored, photometric="miniswhite", extrasamples=["unassalpha"], planarconfig="contig")
+    np.testing.assert_array_equal(pixels_of(data), [[(255,) * 3, (0,) * 3, (255,) * 3]])
+
+
 def test_transparency_is_laid_over_white(encoded):
     rgba = np.array([[(10, 20, 30, 255), (10, 20, 30, 0), (0, 100, 200, 51)]], np.uint8)
     np.testing.assert_array_equal(pixels_of(encoded(rgba)), [[(10, 20, 30), (255, 255, 255), (204, 224, 244)]])

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from app import cli
+from app.formats import parquet
 from app.slides.running import Run
 from tests.drawn import draw_tissue
 
@@ -64,6 +65,13 @@ def test_an_interrupted_command_goes_on_where_it_was(karyon, tmp_path, monkeypat
     assert resumed == len(seen) - 3 + 1  # the interrupted window alone was begun twice
     first, second = (json.loads((tmp_path / name).read_bytes()) for name in ("out.geojson", "out2.geojson"))
     assert first["features"] == second["features"]
+
+
+def test_a_form_that_cannot_be_written_is_refused_before_the_work(karyon, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(parquet, "find_spec", lambda name: None)
+    assert karyon("--mpp", "0.5", out="out.parquet") == cli.REFUSED
+    assert "karyon[tables]" in capsys.readouterr().err
+    assert names(tmp_path) == []
 
 
 def test_what_is_wrong_is_said(karyon, tmp_path, capsys):

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import shutil
 import time
+from contextlib import suppress
+from glob import glob
 
 import pytest
+import tifffile
+from sqlalchemy import update
 
+from app.api import slideservices
 from app.settings import ApiKey
+from app.slides.schema import slides
+from tests.drawn import draw_tissue
 from tests.slides.test_sources import HOSTILE
 
 pytestmark = pytest.mark.anyio
@@ -207,6 +215,31 @@ async def test_slides_that_nobody_touched_for_long_are_deleted_at_the_start(serv
             while (await service.http.get(made.headers["location"])).status_code == 200:
                 await asyncio.sleep(0.02)
     assert files_of(settings.slide_folder) == []
+
+
+async def test_an_expired_slide_that_was_looked_at_gives_its_room_back(serving, monkeypatch):
+    monkeypatch.setattr(slideservices, "CLEAN_EVERY_S", 0.05)
+    written = io.BytesIO()
+    tifffile.imwrite(written, draw_tissue(512, 512), tile=(256, 256), photometric="rgb", ome=True)
+    async with serving(retention_days=1.0) as service:
+        where = (await upload(service, written.getvalue(), "slide.tif")).headers["location"]
+        assert (await service.http.get(f"{where}/image_files/9/0_0.jpg")).status_code == 200
+        assert held_open("slide.tif") != []
+        with service.app.state.services.slides.library.store.database.write() as connection:
+            connection.execute(update(slides).values(touched_ms=0))
+        async with asyncio.timeout(30):
+            while held_open("slide.tif"):
+                await asyncio.sleep(0.02)
+        assert (await service.http.get(where)).status_code == 404
+
+
+def held_open(name: str) -> list[str]:
+    """Files of a name that this process has open."""
+    places = []
+    for each in glob("/proc/self/fd/*"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            places.append(os.readlink(each))
+    return [place for place in places if name in place]
 
 
 async def test_a_service_that_is_sent_no_slide_writes_nothing(serving, settings):

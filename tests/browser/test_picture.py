@@ -147,6 +147,16 @@ def test_a_polygon_is_drawn_by_clicks_and_closed_by_enter(analysed, features):
     assert int(analysed.inner_text("#region-total")) == centred_in(Polygon(corners), features)
 
 
+def test_a_polygon_that_crosses_itself_is_refused_as_the_service_would(analysed):
+    analysed.get_by_role("button", name="Polygon").click()
+    for corner in [(20, 80), (200, 230), (200, 80), (20, 230)]:
+        analysed.mouse.click(*on_screen(analysed, *corner))
+    analysed.locator("#canvas").focus()
+    analysed.keyboard.press("Enter")
+    analysed.locator(".message", has_text="crosses itself").wait_for()
+    assert analysed.locator("#region").is_hidden()
+
+
 def test_everything_can_be_done_by_keyboard(analysed):
     before = painted(analysed)
     analysed.keyboard.press("a")

@@ -91,6 +91,14 @@ def test_probes_ask_for_what_there_is(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_kept_stays_within_its_volume(variant):
+    given = MANIFESTS["base/configmap.yaml"]["data"]
+    (volume,) = (one for one in pod(variant)["volumes"] if one["name"] == "slides")
+    bound = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    assert int(given["KARYON_STORE_QUOTA"]) + 2 * int(given["KARYON_SLIDE_MAX_BYTES"]) <= bound
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_grace_period_holds_the_whole_drain(variant, monkeypatch):
     for name, value in MANIFESTS["base/configmap.yaml"]["data"].items():
         monkeypatch.setenv(name, value)

@@ -72,12 +72,14 @@ def test_a_slide_at_another_scale_has_its_nuclei_in_its_own_pixels(sqlite_librar
     np.testing.assert_allclose(twice / [2, 2, 4], once, atol=1e-6)
 
 
-def test_a_region_has_the_nuclei_whose_centre_it_holds(sqlite_library, run):
+@pytest.mark.parametrize("region", [Box(200, 150, 620, 480), Box(40, 30, 860, 670)], ids=["inside", "near the border"])
+def test_a_region_has_the_nuclei_whose_centre_it_holds(sqlite_library, run, region):
     slide, other = rooted(sqlite_library, IMAGE), rooted(sqlite_library, IMAGE, "same.tif")
-    run(slide, region=Box(200, 150, 620, 480))
+    run(slide, region=region)
     run(other)
     everything = nuclei_of(sqlite_library, other)
-    inside = ((everything[:, :2] >= [200, 150]) & (everything[:, :2] < [620, 480])).all(axis=1)
+    inside = ((everything[:, :2] >= region[:2]) & (everything[:, :2] < region[2:])).all(axis=1)
+    assert 0 < inside.sum() < len(everything)
     np.testing.assert_allclose(in_order(nuclei_of(sqlite_library, slide)), in_order(everything[inside]), atol=1e-9)
     run(slide)  # and the rest of it later
     np.testing.assert_allclose(in_order(nuclei_of(sqlite_library, slide)), in_order(everything), atol=1e-9)
@@ -159,6 +161,14 @@ def test_results_of_other_settings_are_refused_and_nothing_is_mixed(sqlite_libra
     with pytest.raises(Conflict):
         run(slide, mpp=Mpp(0.4, 0.4))
     assert list_tiles(sqlite_library.store.database, slide.id) == before
+
+
+def test_a_scale_that_changed_under_a_run_ends_it_and_nothing_is_mixed(sqlite_library, run):
+    slide = rooted(sqlite_library, IMAGE)
+    with pytest.raises(Conflict, match="mpp has changed"):
+        run(slide, mpp=Mpp(0.4, 0.4))
+    assert list_tiles(sqlite_library.store.database, slide.id) == []
+    assert sqlite_library.store.slide(slide.id).model is None
 
 
 def test_a_file_that_vanished_or_changed_ends_the_run(sqlite_library, run):

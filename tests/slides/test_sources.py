@@ -16,6 +16,7 @@ from PIL import Image
 from app.nuclei.errors import InvalidImage, NotFound, PayloadTooLarge, UnsupportedMediaType
 from app.slides import plain, tiffs
 from app.slides.opening import open_source
+from app.slides.openslides import detect
 from app.slides.sources import Level, credible_mpp, pyramid
 from tests.drawn import draw_tissue
 
@@ -234,6 +235,33 @@ def test_a_hostile_file_is_refused(tmp_path, name):
     with pytest.raises(refusal) as refused:
         open_source(path).read(0, 0, 0, 1, 1)
     assert str(tmp_path) not in str(refused.value)
+
+
+def test_an_index_of_other_files_is_no_slide_whatever_its_name(tmp_path):
+    (tmp_path / "slides").mkdir()
+    path = tmp_path / "slides" / "slide.svs"
+    for name in ("elsewhere", "map"):
+        Image.new("RGB", (512, 512)).save(tmp_path / f"{name}.jpg", subsampling=0, restart_marker_blocks=16)
+    lines = ["[Virtual Microscope Specimen]", "NoLayers=1", "NoJpegColumns=1", "NoJpegRows=1", "SourceLens=20"]
+    lines += [
+        "ImageFile=../elsewhere.jpg",
+        "MapFile=../map.jpg",
+        "OptimisationFile=",
+        "PhysicalWidth=1",
+        "PhysicalHeight=1",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    assert detect(path) == "hamamatsu"  # OpenSlide would open it, and the JPEG with it
+    with pytest.raises(UnsupportedMediaType):
+        open_source(path)
+
+
+@pytest.mark.parametrize("name", ["slide.ome.tif", "slide.tif"])
+def test_channels_in_separate_planes_are_not_taken_for_grey_tissue(tmp_path, name):
+    metadata = OME | {"axes": "CYX"} if "ome" in name else {"axes": "CYX"}
+    tifffile.imwrite(tmp_path / name, TISSUE.transpose(2, 0, 1), photometric="minisblack", metadata=metadata)
+    with pytest.raises(UnsupportedMediaType, match="3 channels in separate planes"):
+        open_source(tmp_path / name)
 
 
 def test_a_jpeg_larger_than_its_tile_is_not_decoded(tmp_path):

@@ -13,6 +13,8 @@ from app.nuclei.errors import Conflict, MissingExtra, NotFound, NotReady, Storag
 from app.nuclei.types import Mpp
 from app.slides import database as database_module
 from app.slides.database import Database
+from app.slides.jobbook import JobBook, NewJob
+from app.slides.places import Box, Spot
 from app.slides.reading import list_tiles, tile_details, tile_nuclei, totals
 from app.slides.records import NewSlide
 from app.slides.schema import jobs, payloads, slides, tiles
@@ -50,6 +52,49 @@ def test_the_same_content_again_changes_nothing(store):
     again = store.put_tile(slide.id, tile)
     assert (again.tile_id, first.created, again.created) == (first.tile_id, True, False)
     assert (store.slide(slide.id), totals(store.database, slide.id), rows(store.database)) == before
+
+
+@pytest.mark.parametrize("order", [(40, 10), (10, 40)], ids=["more", "less"])
+def test_the_same_content_answers_for_all_that_was_asked_of_it(store, order):
+    slide, other = store.add_slide(SLIDE), store.add_slide(SLIDE)
+    neighbour = tile_at(260, 0, 300, 200, margin=10)
+    store.put_tile(slide.id, neighbour)
+    created = [store.put_tile(slide.id, tile_at(0, 0, 300, 200, margin=margin)).created for margin in order]
+    assert created == [True, order[1] < order[0]]
+    for tile in (neighbour, tile_at(0, 0, 300, 200, margin=10)):
+        store.put_tile(other.id, tile)
+    assert totals(store.database, slide.id) == totals(store.database, other.id)
+    assert store.used_bytes() == 2 * store.slide(slide.id).tile_bytes == 2 * store.slide(other.id).tile_bytes
+    assert len(list_tiles(store.database, slide.id)) == 2
+
+
+def test_a_tile_is_found_again_if_it_answers_for_enough(store):
+    slide = store.add_slide(SLIDE)
+    tile = tile_at(300, 200, 200, 200, margin=20)
+    kept = store.put_tile(slide.id, tile)
+    found = {
+        margin: store.find_tile(slide, Spot(300, 200, margin), tile.content_sha256, MODEL) for margin in (0, 20, 30)
+    }
+    assert found == {0: None, 20: kept.tile_id, 30: kept.tile_id}
+    assert store.find_tile(slide, Spot(301, 200, 20), tile.content_sha256, MODEL) is None
+
+
+def test_a_tile_analysed_at_another_scale_is_refused(store):
+    slide = store.add_slide(SLIDE)
+    with pytest.raises(Conflict, match="mpp has changed"):
+        store.put_tile(slide.id, tile_at(0, 0, 300, 200, mpp=Mpp(0.25, 0.25)))
+    assert (store.slide(slide.id).model, store.used_bytes()) == (None, 0)
+    assert store.put_tile(slide.id, tile_at(0, 0, 300, 200, mpp=Mpp(0.5, 0.5, "file"))).created
+
+
+def test_a_scale_stays_while_a_job_works_at_it(store):
+    slide, book = store.add_slide(SLIDE), JobBook(store.database)
+    job = book.add(NewJob(slide.id, Box(0, 0, 600, 480), "fast", *MODEL[:3], Mpp(0.5, 0.5)))
+    with pytest.raises(Conflict, match="job at another mpp that is not finished"):
+        store.set_mpp(slide.id, Mpp(0.25, 0.25))
+    assert store.set_mpp(slide.id, Mpp(0.5, 0.5, "file")).mpp == Mpp(0.5, 0.5, "file")
+    book.cancel(job.id)
+    assert store.set_mpp(slide.id, Mpp(0.25, 0.25)).mpp == Mpp(0.25, 0.25)
 
 
 def test_a_slide_holds_one_model_and_one_setting(store):

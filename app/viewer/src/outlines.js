@@ -82,6 +82,20 @@ export function area(ring) {
   return Math.abs(twice) / 2;
 }
 
+/** Whether two edges of a polygon cross: nobody can say then what lies inside of it. */
+export function crossesItself(ring) {
+  const edges = ring.map((corner, i) => [corner, ring[(i + 1) % ring.length]]);
+  return edges.some((one, i) => edges.slice(i + 1).some((other) => cross(one, other)));
+}
+
+function cross([a, b], [c, d]) {
+  return side(a, b, c) * side(a, b, d) < 0 && side(c, d, a) * side(c, d, b) < 0;
+}
+
+function side([x0, y0], [x1, y1], [x, y]) {
+  return Math.sign((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0));
+}
+
 function centroid(ring) {
   let twice = 0;
   let x = 0;

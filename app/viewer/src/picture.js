@@ -1,7 +1,7 @@
 // How is a dropped image analysed without a slide? One request; outlines and counts come back with it.
 
-import { ask } from "./api.js";
-import { area, Outlines } from "./outlines.js";
+import { ask, Problem } from "./api.js";
+import { area, crossesItself, Outlines } from "./outlines.js";
 
 const SHOWN = new Set(["image/png", "image/jpeg"]); // what both the service reads and every browser shows
 const FORMS = [
@@ -10,6 +10,7 @@ const FORMS = [
   ["hover_net JSON", ".json", "application/vnd.hovernet+json"],
   ["Outlines as PNG", ".png", "image/png"],
 ];
+const CROSSED = { title: "No region", detail: "The border of the region crosses itself: draw it anew." };
 const COUNTED = "Nuclei whose centre lies inside, counted by this page from the service's answer.";
 
 /** Whether a file can be shown and analysed as one image, and its size; null if it must go the slide's way. */
@@ -76,6 +77,7 @@ export class Picture {
   }
 
   async composition(polygon, palette) {
+    if (crossesItself(polygon)) throw new Problem(422, CROSSED);
     const { total, counts } = this.outlines.countIn(polygon, palette.names);
     const mm2 = (area(polygon) * this.space.mpp_x * this.space.mpp_y) / 1e6;
     return { total, counts, mm2, note: COUNTED };

@@ -192,7 +192,10 @@ export class Session {
     if (!subject) return;
     const drop = () => this.dropRegion();
     showCounting(drop);
-    const found = await subject.composition(polygon, this.#parts.palette);
+    const found = await subject.composition(polygon, this.#parts.palette).catch((problem) => {
+      if (this.#parts.stage.shape === polygon) drop();
+      throw problem;
+    });
     if (this.#parts.stage.shape === polygon) showRegion(found, this.#parts.palette, drop, this.#actions(polygon));
   }
 
