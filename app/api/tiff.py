@@ -37,6 +37,8 @@ READABLE = {
 }
 COLOURS = {PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE, PHOTOMETRIC.YCBCR}
 ORIENTATION_TAG = 274
+LYING = 5
+"""Orientations from here on have the rows of the upright image in columns."""
 ALPHA: dict[int, Alpha] = {1: "premultiplied", 2: "straight"}
 SMALLEST_LIMIT = 2**22  # small images may come in tiles of 2048 x 2048
 MOST_WORK = 16  # times the limit: four channels in planes of their own, tiles that stick out of the image
@@ -67,12 +69,11 @@ def read_tiff(data: bytes, max_pixels: int) -> tuple[UInt8, int, tuple[float, fl
         _check_channels(page)
         _check_segments(page, data)
         pixels = _rgb(page, page.asarray(maxworkers=1))
-        tag = page.tags.get(ORIENTATION_TAG)
-        return pixels, int(tag.value) if tag else 1, _mpp(page.description)
+        return pixels, _orientation(page), _mpp(page.description)
 
 
 def tiff_header(data: bytes, max_pixels: int) -> tuple[Size, tuple[float, float] | None]:
-    """Size as stored, and um per pixel (x, y) or None, of the first page; reads no pixel.
+    """Size and um per pixel (x, y) or None of the first page, both of the upright image; reads no pixel.
 
     Raises:
         InvalidImage, PayloadTooLarge: as `read_tiff`.
@@ -82,7 +83,15 @@ def tiff_header(data: bytes, max_pixels: int) -> tuple[Size, tuple[float, float]
         if not isinstance(page, tifffile.TiffPage):
             raise InvalidImage("the TIFF has no page")
         _check_size(page, max_pixels)
-        return Size(page.imagewidth, page.imagelength), _mpp(page.description)
+        size, mpp = Size(page.imagewidth, page.imagelength), _mpp(page.description)
+        if _orientation(page) >= LYING:
+            return Size(size.height, size.width), mpp and (mpp[1], mpp[0])
+        return size, mpp
+
+
+def _orientation(page: tifffile.TiffPage) -> int:
+    tag = page.tags.get(ORIENTATION_TAG)
+    return int(tag.value) if tag else 1
 
 
 def _check_size(page: tifffile.TiffPage, max_pixels: int) -> None:

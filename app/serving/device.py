@@ -146,9 +146,17 @@ class DeviceEngine:
         return self._owner.do(chore)
 
     def rebuild(self) -> None:
-        """Open the engine anew; in the device's thread only."""
+        """Open the engine anew, on the device that it was on; in the device's thread only.
+
+        Raises:
+            EngineUnavailable: it cannot be had there now. The old engine stays: on another device costs, batches and
+                metrics would be wrong, and nothing would ever bring it back.
+        """
         self.rebuilt = True
-        self.engine = self._open()
+        provider, anew = self.provider, self._open()
+        if str(getattr(anew, "provider", "")) != provider:
+            raise EngineUnavailable(f"{provider} cannot be had now")
+        self.engine = anew
 
     def terminate(self) -> None:
         """End the run that is going on, soon; from any thread."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.nuclei.errors import InferenceFailed
+from app.nuclei.errors import EngineUnavailable, InferenceFailed
 from app.nuclei.types import HoverMaps, UInt8
 from app.nuclei.views import View
 from app.serving.device import Copied, DeviceEngine
@@ -82,8 +82,12 @@ class Attempt:
             self.run(patches[half:])
         elif fault is Fault.MEMORY and not self.engine.rebuilt:
             self.rebuilt = True
-            self.engine.rebuild()
-            self.run(patches)
+            try:
+                self.engine.rebuild()
+            except EngineUnavailable:
+                self.results.append(_failed(error))
+            else:
+                self.run(patches)
         else:
             self.results.append(_failed(error))
 

@@ -6,7 +6,8 @@ Position decides first. Of the tiles whose core holds a point, the one that sees
 there the network saw most around it; a tile's nuclei whose centroid it owns are its own. Then pairs are looked for that
 are one nucleus seen by two tiles: boxes that cover each other by half along both axes, or halves of a nucleus that two
 tiles without margin cut between them. Of a pair owned twice one counts (uncut before cut, then the larger); of a pair
-that each tile leaves to the other one counts as well, so nothing falls into the gap.
+that each tile leaves to the other one counts as well, so nothing falls into the gap, unless a third tile owns the same
+nucleus.
 """
 
 from __future__ import annotations
@@ -93,15 +94,16 @@ def settle(tiles: Sequence[Seen], around: Box, slide: tuple[int, int]) -> list[U
     known = _Known.of(tiles, around)
     owner = _owners(known.centroid, tiles, slide)
     own = owner == known.tile
-    one, other = _same_nucleus(known, own)
-    better, worse = np.where(known.rank[one] < known.rank[other], (one, other), (other, one))
+    owned, left = np.flatnonzero(own), np.flatnonzero(~own)
     counts = own.copy()
-    counts[worse[own[one] & own[other]]] = False
-    spoken_for = np.zeros(len(own), np.bool_)
-    spoken_for[one[own[other]]] = spoken_for[other[own[one]]] = True
-    gap = ~(own[one] | own[other] | spoken_for[one] | spoken_for[other])
-    gap &= (owner[one] == known.tile[other]) & (owner[other] == known.tile[one])
-    counts[better[gap]] = True
+    counts[_second_best(known, owned)] = False
+    one, other = _pairs(known, left, left)  # each tile left it to the other, by a hair
+    gap = (owner[one] == known.tile[other]) & (owner[other] == known.tile[one])
+    spoken_for = np.unique(_pairs(known, np.unique((one[gap], other[gap])), owned)[0])
+    gap &= ~np.isin(one, spoken_for) & ~np.isin(other, spoken_for)
+    found = np.unique(_ranked(known, one[gap], other[gap])[0])
+    counts[found] = True
+    counts[_second_best(known, found)] = False
     return known.written(tiles, counts, around)
 
 
@@ -149,17 +151,24 @@ def _owners(points: Float64, tiles: Sequence[Seen], slide: tuple[int, int]) -> I
     return owner
 
 
-def _same_nucleus(known: _Known, own: Bool) -> tuple[Int64, Int64]:
-    """Pairs (one, other) of different tiles that are one nucleus, both owned or both not."""
-    found = [_pairs(known, np.flatnonzero(group)) for group in (own, ~own)]
-    one, other = np.concatenate(found, axis=1)
-    return one, other
+def _ranked(known: _Known, one: Int64, other: Int64) -> tuple[Int64, Int64]:
+    """Of each pair the better one, and the worse one."""
+    first = known.rank[one] < known.rank[other]
+    return np.where(first, one, other), np.where(first, other, one)
 
 
-def _pairs(known: _Known, among: Int64) -> Int64:
-    boxes = shapely.box(*(known.bbox[among] + [-TOUCH, -TOUCH, TOUCH, TOUCH]).T)
-    one, other = among[shapely.STRtree(boxes).query(boxes)]
-    mixed = known.tile[one] < known.tile[other]
+def _second_best(known: _Known, among: Int64) -> Int64:
+    """Those that are one nucleus with a better one."""
+    one, other = _pairs(known, among, among)
+    return _ranked(known, one, other)[1]
+
+
+def _pairs(known: _Known, some: Int64, others: Int64) -> Int64:
+    """(2, N): pairs of some and others that are one nucleus in two tiles; in both orders where both are in both."""
+    boxes, around = (shapely.box(*(known.bbox[each] + [-TOUCH, -TOUCH, TOUCH, TOUCH]).T) for each in (some, others))
+    one, other = shapely.STRtree(around).query(boxes)
+    one, other = some[one], others[other]
+    mixed = known.tile[one] != known.tile[other]
     one, other = one[mixed], other[mixed]
     a, b = known.bbox[one], known.bbox[other]
     shared = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])

@@ -195,6 +195,17 @@ def huge_tiff() -> bytes:
     return struct.pack("<4sIH", b"II*\0", 8, len(tags)) + entries + bytes(4)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_header_tells_the_scale_of_the_upright_image(noise, orientation):
+    metadata = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    turned = [(274, "H", 1, orientation, True)]
+    data = as_tiff(noise[:9], photometric="rgb", ome=True, metadata=metadata, extratags=turned)
+    whole = decode(data, LIMIT)
+    told = announced(data, LIMIT)
+    assert told.mpp == whole.mpp == ((0.5, 0.25) if orientation >= 5 else (0.25, 0.5))
+    assert (told.size.height, told.size.width) == whole.pixels.shape[:2]
+
+
 @pytest.mark.parametrize(
     ("kind", "near"),
     [("png", True), ("jpeg", True), ("jpeg with a profile", False), ("fill bytes", False), ("tiff", False)],

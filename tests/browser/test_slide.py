@@ -141,6 +141,22 @@ def test_a_region_holds_what_the_service_counts_there(opened):
     assert 0 < counted < int(opened.inner_text("#total").replace(",", ""))
 
 
+def test_a_slide_that_was_left_for_another_offers_no_work_beside_it(open_page, karyon, analysed_slide, slide_file):
+    other = upload(karyon.address, slide_file)
+    page, held, summary = open_page(), [], f"**/v1/slides/{analysed_slide}/summary"
+    page.route(summary, lambda route, _: held.append(route))
+    with page.expect_request(summary):
+        page.locator(f"[data-slide='{analysed_slide}'] .name").click()
+    page.locator(f"[data-slide='{other}'] .name").click()
+    page.locator("#job", has_text="Not analysed yet").wait_for()
+    with page.expect_response(summary):
+        held[0].continue_()
+    page.wait_for_timeout(300)  # whatever waits for that answer goes on
+    assert "Not analysed yet" in page.inner_text("#job")
+    assert page.evaluate("location.search").endswith(other)
+    httpx.delete(f"{karyon.address}/v1/slides/{other}")
+
+
 def test_a_slide_without_scale_is_asked_for_it(open_page, drop, seen):
     file = io.BytesIO()
     Image.effect_noise((300, 300), 60).convert("RGB").save(file, "TIFF")

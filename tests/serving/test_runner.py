@@ -9,7 +9,7 @@ import pytest
 
 from app.nuclei.errors import Abandoned, DeadlineExceeded, DeviceFault, Draining, InferenceFailed
 from app.serving.work import WorkClass
-from tests.serving.benches import BUCKET, Bench, levels, wait_for
+from tests.serving.benches import BUCKET, Bench, Grey, levels, wait_for
 
 
 @pytest.fixture
@@ -104,6 +104,16 @@ def test_a_patch_that_does_not_fit_alone_has_the_engine_opened_anew_once(bench):
         bench.submit(1).wait()
     assert bench.opened == 2
     bench.grey.fits = 1
+    assert levels(bench.submit(2)) == [2]
+
+
+def test_an_engine_that_is_to_be_opened_anew_does_not_move_to_another_device(bench):
+    bench.grey.fits, bench.elsewhere = 0, Grey()
+    bench.elsewhere.provider = "CPUExecutionProvider"
+    with pytest.raises(InferenceFailed):
+        bench.submit(1).wait()
+    assert (bench.opened, bench.engine.provider, bench.elsewhere.sizes) == (2, Grey.provider, [])
+    bench.grey.fits = 1000  # another process gave the memory back
     assert levels(bench.submit(2)) == [2]
 
 

@@ -11,7 +11,7 @@ import pytest
 from app.nuclei.errors import InvalidParameter
 from app.slides import seams
 from app.slides.database import Database
-from app.slides.places import Place
+from app.slides.places import Box, Place
 from app.slides.reading import list_tiles, totals, walk
 from app.slides.store import Store
 from tests.slides.kept import SLIDE, WHOLE, by_place, cut_up, described, found, tile_at
@@ -117,6 +117,35 @@ def test_a_nucleus_that_each_tile_leaves_to_the_other_is_not_lost(store):
         tile = tile_at(0, 0, 116, 100, nuclei=described(labels), place=place, content_sha256=f"{place.x:064.0f}")
         store.put_tile(slide.id, tile)
     assert totals(store.database, slide.id).counted == 1
+
+
+CORNER = {"upper left": (0, 0), "upper right": (80, 0), "lower left": (0, 80), "lower right": (80, 80)}
+"""Tiles of 120 pixels whose cores, of 100, meet at (100, 100)."""
+
+
+@pytest.mark.parametrize(
+    "centroids",
+    [
+        {"upper left": (100.2, 99.5), "upper right": (99.8, 99.5), "lower left": (99.6, 100.3)},
+        {"upper left": (100.2, 99.5), "upper right": (99.8, 99.5), "lower left": (100.2, 100.3)}
+        | {"lower right": (99.8, 100.3)},
+    ],
+    ids=["owned by a third", "left to each other twice"],
+)
+def test_a_nucleus_at_a_corner_where_tiles_disagree_by_a_hair_counts_once(centroids):
+    for order in itertools.permutations(centroids):
+        tiles = [at_corner(name, centroids[name]) for name in order]
+        flags = seams.settle(tiles, tiles[-1].place.core, (1000, 1000))
+        assert [bool(each[0] & seams.ELSEWHERE) for each in flags].count(False) == 1
+
+
+def at_corner(name: str, centroid: tuple[float, float]) -> seams.Seen:
+    """What a tile says of a nucleus of ten pixels around the corner."""
+    x, y = CORNER[name]
+    core = Box(x + 20 * (x > 0), y + 20 * (y > 0), x + 100 + 20 * (x > 0), y + 100 + 20 * (y > 0))
+    box, key = np.array([[95.0, 95.0, 105.0, 105.0]]), (float(y), float(x), 120.0, 120.0, name)
+    place = Place(x, y, 120, 120, core)
+    return seams.Seen(place, key, np.array([centroid]), box, np.array([100.0]), np.zeros(1, np.uint8))
 
 
 @pytest.mark.parametrize("place", [(-1, 0, 10, 10, 0), (0, 0, 601, 10, 0), (10, 10, 100, 100, 50), (0, 0, 10, 10, -1)])

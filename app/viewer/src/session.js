@@ -74,10 +74,12 @@ export class Session {
     const image = await slide.image();
     if (signal.aborted) return;
     await this.#present(slide.name, slide.size, (stage) => stage.openPyramid(image, slide.size));
+    if (signal.aborted) return;
     this.subject = slide;
     address(id);
     this.#parts.slides.current = id;
     await this.#results();
+    if (signal.aborted) return; // another one is in view: its card must not offer work on this one
     this.#parts.attempt(() => this.#parts.slides.list());
     this.#parts.attempt(() => this.#parts.jobs.offer(slide, readWishes));
   }
