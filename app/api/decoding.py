@@ -27,7 +27,7 @@ from PIL import Image
 
 from app.api.colour import rgb
 from app.api.probing import JPEG_MAGIC, PNG_MAGIC, Size, check_jpeg_complete, detect, jpeg_size, png_exif, png_size
-from app.api.tiff import LYING, read_tiff, tiff_header
+from app.api.tiff import read_tiff, tiff_header
 from app.nuclei.errors import InvalidImage, PayloadTooLarge, Refusal
 from app.nuclei.types import UInt8
 
@@ -73,8 +73,6 @@ def decode(data: bytes, max_pixels: int) -> DecodedImage:
         raise
     except Exception as error:  # a broken file makes the libraries raise almost anything
         raise InvalidImage(f"the {kind.upper()} cannot be decoded: it is truncated or broken") from error
-    if mpp and orientation >= LYING:
-        mpp = (mpp[1], mpp[0])
     return DecodedImage(upright(pixels, orientation), mpp, hashlib.sha256(data).hexdigest())
 
 

@@ -53,7 +53,7 @@ def read_tiff(data: bytes, max_pixels: int) -> tuple[UInt8, int, tuple[float, fl
         max_pixels: width x height above which the page is refused unread.
 
     Returns:
-        (H, W, 3) uint8 as stored, the orientation tag (1..8), and um per pixel (x, y) or None.
+        (H, W, 3) uint8 as stored, the orientation tag (1..8), and um per pixel (x, y) of the upright image or None.
 
     Raises:
         InvalidImage: if segments lie outside the file.
@@ -69,7 +69,7 @@ def read_tiff(data: bytes, max_pixels: int) -> tuple[UInt8, int, tuple[float, fl
         _check_channels(page)
         _check_segments(page, data)
         pixels = _rgb(page, page.asarray(maxworkers=1))
-        return pixels, _orientation(page), _mpp(page.description)
+        return pixels, _orientation(page), _mpp(page)
 
 
 def tiff_header(data: bytes, max_pixels: int) -> tuple[Size, tuple[float, float] | None]:
@@ -83,10 +83,8 @@ def tiff_header(data: bytes, max_pixels: int) -> tuple[Size, tuple[float, float]
         if not isinstance(page, tifffile.TiffPage):
             raise InvalidImage("the TIFF has no page")
         _check_size(page, max_pixels)
-        size, mpp = Size(page.imagewidth, page.imagelength), _mpp(page.description)
-        if _orientation(page) >= LYING:
-            return Size(size.height, size.width), mpp and (mpp[1], mpp[0])
-        return size, mpp
+        width, height = page.imagewidth, page.imagelength
+        return Size(height, width) if _orientation(page) >= LYING else Size(width, height), _mpp(page)
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
@@ -176,8 +174,13 @@ def _rgb(page: tifffile.TiffPage, stored: npt.NDArray[Any]) -> UInt8:
     return rgb(stored, ALPHA.get(kind, "ignored"))
 
 
-def _mpp(description: str) -> tuple[float, float] | None:
-    """(x, y) in um, if the description states both and they make sense."""
+def _mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    """(x, y) in um of the upright image, if the description states both and they make sense."""
+    stored = _stated(page.description)
+    return stored[::-1] if stored and _orientation(page) >= LYING else stored
+
+
+def _stated(description: str) -> tuple[float, float] | None:
     if description.startswith("Aperio"):
         found = re.search(r"\|\s*MPP\s*=\s*([0-9.]{1,20})", description)
         sizes = [found[1], found[1]] if found else []
