@@ -51,7 +51,12 @@ Teacher = Callable[[UInt8], HoverMaps]
 
 
 def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: Team) -> Path:
-    """Train the student of a run; the path of its best weights.
+    """Train the student of a run; the path of its best weights. Raises what `taught_crops` and `train` do."""
+    return train(config, data, folder, together, taught_crops(config, data, folder, store, together))
+
+
+def taught_crops(config: RunConfig, data: Path, folder: Path, store: Path, together: Team) -> RandomCrops:
+    """The crops that a run learns from, with its teacher's maps, which are made first.
 
     Raises:
         ValueError: the run names no teacher, or the teacher works at another scale than the data, or may know the
@@ -66,7 +71,7 @@ def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: 
     together.agree(0.0)  # the others wait for the maps
     maps = [np.load(taught / f"{sample.name}.npy", mmap_mode="r") for sample in samples]
     own = random_crops(config, training)
-    crops = RandomCrops(
+    return RandomCrops(
         samples,
         own.size,
         own.length,
@@ -77,7 +82,6 @@ def distill(config: RunConfig, data: Path, folder: Path, store: Path, together: 
         labelled=len(training),
         by_area=config.balance.by_area,
     )
-    return train(config, data, folder, together, crops)
 
 
 def name_of_teacher(config: RunConfig, store: Path) -> str:
@@ -100,7 +104,7 @@ def teacher_of(config: RunConfig, training: Sequence[Sample], store: Path) -> Te
     """The teacher that a run names, which it must.
 
     Raises:
-        ValueError: see `distill`.
+        ValueError: see `taught_crops`.
     """
     wanted = config.distill
     if not wanted.teacher:

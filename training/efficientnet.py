@@ -1,12 +1,14 @@
-"""What can a CPU run that has seen a million photographs? EfficientNet-Lite0 as encoder of a small network.
+"""What can a CPU run that has seen a million photographs? EfficientNet-Lite as encoder of a small network.
 
-The shapes are those of EfficientNet-Lite0 (Tan and Le, 2019, without squeeze-and-excitation and with ReLU6), so that
-its published ImageNet weights fit; its last stage and classifier are left out. A stem without stride keeps every
+The shapes are those of EfficientNet-Lite0 and, for a network that teaches, -Lite2 (Tan and Le, 2019, without
+squeeze-and-excitation and with ReLU6), so that their published ImageNet weights fit; the last stage and the classifier
+are left out. A stem without stride keeps every
 feature at twice the resolution that it was learnt at, as the paper's members do with theirs (PAPER.md 1).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -29,13 +31,21 @@ class Stage(NamedTuple):
 
 
 STEM = 32
-STAGES = (
+LITE0 = (
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
     Stage(2, 5, 2, 6, 40),
     Stage(3, 3, 2, 6, 80),
     Stage(3, 5, 1, 6, 112),
     Stage(4, 5, 2, 6, 192),
+)
+LITE2 = (  # the same, 1.1 times as wide and 1.2 times as deep; its first stage is not deeper
+    Stage(1, 3, 1, 1, 16),
+    Stage(3, 3, 2, 6, 24),
+    Stage(3, 5, 2, 6, 48),
+    Stage(4, 3, 2, 6, 88),
+    Stage(4, 5, 1, 6, 120),
+    Stage(5, 5, 2, 6, 208),
 )
 
 
@@ -58,17 +68,18 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientEncoder(nn.Module):
-    """EfficientNet-Lite0 without its head; the last features of each size, finest first.
+    """EfficientNet-Lite without its head; the last features of each size, finest first.
 
     Args:
         stem_stride: 2 as published, or 1 for features at twice the resolution and four times the cost.
+        shapes: of its stages.
     """
 
-    def __init__(self, stem_stride: int) -> None:
+    def __init__(self, stem_stride: int, shapes: Sequence[Stage] = LITE0) -> None:
         super().__init__()
         self.stem = nn.Sequential(_convolution(3, STEM, 3, stem_stride), nn.ReLU6())
         stages, channels = [], STEM
-        for stage in STAGES:
+        for stage in shapes:
             blocks = []
             for i in range(stage.depth):
                 blocks.append(InvertedResidual(channels, stage, stage.stride if i == 0 else 1))
@@ -99,6 +110,7 @@ class EfficientLite(nn.Module):
             from the finest features, and add to what a sub-pixel head says of classes; 0: none. Only for a stem
             without stride.
         dropout: share of channels of the deepest features dropped while training.
+        shapes: of the encoder's stages.
     """
 
     def __init__(
@@ -108,17 +120,19 @@ class EfficientLite(nn.Module):
         detail: int = 0,
         refine: int = 0,
         dropout: float = 0.1,
+        shapes: Sequence[Stage] = LITE0,
     ) -> None:
         super().__init__()
-        self.encoder = EfficientEncoder(stem_stride)
+        self.encoder = EfficientEncoder(stem_stride, shapes)
         self.full = stem_stride == 1
         self.detail: nn.Module = nn.Identity()
         if detail:
             stem = nn.Sequential(_convolution(12, detail, 3), nn.ReLU())
             self.detail = nn.Sequential(stem, LiteBlock(detail, detail))
-        skips = [112, 40, 24 + 4 * 16] if self.full else [112, 40, 24, 16 + (detail or 12)]
+        finest, half, quarter, _, eighth, deepest = (stage.channels for stage in shapes)
+        skips = [eighth, quarter, half + 4 * finest] if self.full else [eighth, quarter, half, finest + (detail or 12)]
         self.dropout = nn.Dropout2d(dropout)
-        widths = (192, *decoder[len(decoder) - len(skips) :])
+        widths = (deepest, *decoder[len(decoder) - len(skips) :])
         self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(widths))
         self.levels = nn.ModuleList(LiteBlock(w + s, w) for w, s in zip(widths[1:], skips, strict=True))
         sizes = {"np": 2, "hv": 2, "nc": NC_CHANNELS}
@@ -126,7 +140,6 @@ class EfficientLite(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Conv2d(widths[-1], 4 * size, 1) for name, size in sub_pixel.items()})
         self.refine: nn.Module | None = None
         if refine:
-            finest = STAGES[0].channels
             self.spread = nn.Conv2d(widths[-1], 4 * finest, 1, bias=False)
             self.refine = LiteBlock(2 * finest, refine)
             self.fine = nn.ModuleDict({name: nn.Conv2d(refine, size, 1) for name, size in sizes.items()})

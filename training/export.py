@@ -162,7 +162,7 @@ def write_artifact(
 
 def licence_note(training: Mapping[str, Any]) -> str:
     """The licence of weights, and of those that they began with."""
-    if any(run.get("config", {}).get("encoder_weights") == PACKAGED for run in history(*runs_of(training))):
+    if any(run.get("config", {}).get("encoder_weights") in PACKAGED for run in history(*runs_of(training))):
         return LICENCE_NOTE + ENCODER_NOTE
     return LICENCE_NOTE
 

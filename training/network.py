@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.blocks import Bottleneck, DenseBlock, Head
-from training.efficientnet import EfficientLite, InvertedResidual
+from training.efficientnet import LITE2, EfficientLite, InvertedResidual
 from training.lite import Lite, LiteBlock
 from training.maps import NC_CHANNELS, Logits, activate
 
@@ -124,6 +124,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "efficient-lite-full": partial(EfficientLite, 1),
     "efficient-lite-refined": partial(EfficientLite, 1, refine=24),
     "efficient-lite-dense": partial(EfficientLite, 2, (160, 128, 96, 64), 32),
+    # Too large to serve on a CPU: a teacher of those above.
+    "efficient-large": partial(EfficientLite, 1, (256, 192, 128), refine=96, shapes=LITE2),
     # The same shapes, narrow: for trials of a recipe's path, where scores do not matter.
     "seresnext50-narrow": partial(Member, (1, 1, 1, 1), 8, True, width=8),
     "seresnext101-narrow": partial(Member, (1, 1, 3, 1), 8, True, width=8),

@@ -19,6 +19,7 @@ import torch
 
 from training.config import RunConfig, load
 from training.data import lizard
+from training.data.crops import RandomCrops
 from training.distributed import Team
 from training.loading import batches_of, moved
 from training.network import forward
@@ -47,13 +48,23 @@ class Clock:
         return "\n".join(["| part | ms a step | share |", "|---|---|---|", *rows])
 
 
-def profile(config: RunConfig, data: Path, steps: int, warm: int = 3) -> Clock:
-    """Time the parts of some steps of a run, the first few left out; nothing of it is kept."""
+def profile(config: RunConfig, data: Path, steps: int, warm: int = 3, crops: RandomCrops | None = None) -> Clock:
+    """Time the parts of some steps of a run, the first few left out; nothing of it is kept.
+
+    Args:
+        config: the run.
+        data: root of the Lizard data set.
+        steps: how many are timed.
+        warm: how many go before them.
+        crops: what to learn from instead of the run's own crops; there are as many of them as it takes.
+    """
     alone, clock = Team(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu")), Clock()
     with tempfile.TemporaryDirectory() as scratch:
         prepare(config, Path(scratch), alone)
         state = start(config, alone)
-        batches = batches_of(random_crops(config, split(config, data)[0]), state, config, alone)
+        crops = crops or random_crops(config, split(config, data)[0])
+        crops.length = max(crops.length, (steps + warm) * config.recipe.batch)
+        batches = batches_of(crops, state, config, alone)
         state.network.train()
         for index in range(steps + warm):
             if index == warm:

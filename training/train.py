@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -254,12 +255,13 @@ def step(state: State, learner: nn.Module, batch: Example, config: RunConfig, fo
     """Learn from one batch; the value of every term and their total."""
     logits = forward(learner, batch["image"], config.recipe.bf16)
     parts, loss = loss_of(logits, batch, config)
-    values = {name: term.item() for name, term in (parts | {"total": loss}).items()}
-    if not torch.isfinite(loss):
-        torch.save(batch, folder / "diverged.pt")
-        raise Diverged(f"epoch {state.epoch}, batch {state.batch}: {values}; the batch is in {folder / 'diverged.pt'}")
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    # Once, and only here: a GPU that is asked for a number has nothing to do until it is told the next step.
+    values = dict(zip((*parts, "total"), torch.stack([*parts.values(), loss]).tolist(), strict=True))
+    if not math.isfinite(values["total"]):
+        torch.save(batch, folder / "diverged.pt")
+        raise Diverged(f"epoch {state.epoch}, batch {state.batch}: {values}; the batch is in {folder / 'diverged.pt'}")
     if config.recipe.clip:
         nn.utils.clip_grad_norm_(state.network.parameters(), config.recipe.clip)
     state.optimizer.step()

