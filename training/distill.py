@@ -202,13 +202,18 @@ def _unlabelled(path: Path) -> Sample:
     return Sample(f"unlabelled-{path.stem}", "unlabelled", path.stem, image, nothing, np.zeros(1, np.uint8), lizard.MPP)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="TOML file of the run, with a [distill] teacher")
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Where what a run needs lies, and what differs from its file."""
     parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
     parser.add_argument("--store", type=Path, default=default_store(), help="where the teacher lies")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of what CONFIG says")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="TOML file of the run, with a [distill] teacher")
+    add_places(parser)
     arguments = parser.parse_args()
     config = load(arguments.config, arguments.set)
     with team() as together:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,15 +57,15 @@ def profile(config: RunConfig, data: Path, steps: int, warm: int = 3, crops: Ran
         data: root of the Lizard data set.
         steps: how many are timed.
         warm: how many go before them.
-        crops: what to learn from instead of the run's own crops; there are as many of them as it takes.
+        crops: what to learn from instead of the run's own crops.
     """
     alone, clock = Team(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu")), Clock()
     with tempfile.TemporaryDirectory() as scratch:
         prepare(config, Path(scratch), alone)
         state = start(config, alone)
-        crops = crops or random_crops(config, split(config, data)[0])
-        crops.length = max(crops.length, (steps + warm) * config.recipe.batch)
-        batches = batches_of(crops, state, config, alone)
+        timed = copy(crops or random_crops(config, split(config, data)[0]))
+        timed.length = (steps + warm) * config.recipe.batch  # an epoch may have fewer
+        batches = batches_of(timed, state, config, alone)
         state.network.train()
         for index in range(steps + warm):
             if index == warm:

@@ -4,8 +4,8 @@
     python -m training.within training/configs/efficient-large.toml --measure         # how fast, and no more
 
 Some steps are timed first; then `crops_per_epoch` becomes what fits into the time that is left, so that the learning
-rate has fallen to its end when that is over. The run folder keeps the config so settled: the same command goes on with
-that, as do `training.train` and `training.distill` with what `config.json` says.
+rate has fallen to its end when that is over. The run folder keeps the config so settled, and the same command goes on
+with that; `training.train` and `training.distill` would go on with what the file says.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from app.nuclei.artifact import default_store
 from training.config import RunConfig, load
-from training.data import lizard
 from training.data.crops import RandomCrops
-from training.distill import taught_crops
+from training.distill import add_places, taught_crops
 from training.distributed import Team, team
 from training.ensemble import UNFINISHED
 from training.profiling import profile
@@ -75,8 +73,7 @@ def within(config: RunConfig, seconds: float, data: Path, folder: Path, store: P
     if not begun:
         rate = crops_a_second(config, data, crops)
         config = fitted(config, rate, until - time.monotonic())
-        epochs, each = config.recipe.epochs, config.data.crops_per_epoch
-        print(f"{rate:.0f} crops a second: {epochs} epochs of {each}", flush=True)
+        print(f"{rate:.0f} crops a second: {config.recipe.epochs} epochs of {config.data.crops_per_epoch}", flush=True)
     if crops is not None:
         crops.length = config.data.crops_per_epoch
     return train(config, data, folder, together, crops, until)
@@ -88,10 +85,7 @@ def main() -> None:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--seconds", type=float, help="for all of it")
     how.add_argument("--measure", action="store_true", help="only print crops a second, without a teacher")
-    parser.add_argument("--data", type=Path, default=lizard.default_root(), help="root of the Lizard data set")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
-    parser.add_argument("--store", type=Path, default=default_store(), help="where the teacher lies")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of what CONFIG says")
+    add_places(parser)
     arguments = parser.parse_args()
     config = load(arguments.config, arguments.set)
     if arguments.measure:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import httpx
@@ -22,7 +21,7 @@ import yaml
 from skimage import data
 
 from app.nuclei.types import UInt8
-from tests.cluster.conftest import PROJECT, Cluster
+from tests.cluster.conftest import PROJECT, Cluster, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -149,13 +148,6 @@ def test_what_cannot_be_served_is_refused_before_anything_changes(served: Cluste
     assert "no-such-model" in served.deploy("no-such-model")
     assert "replica" in served.deploy("karyon-lite@1", replica=3)
     assert served.replicas() == before
-
-
-def wait_until(true: Any, within_s: float) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_the_file_for_clusters_deploys_as_it_is_but_for_the_gpu(served: Cluster) -> None:

@@ -6,7 +6,6 @@ import importlib.util
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
@@ -15,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cluster.conftest import free_ports, ray_environment
+from app.settings import Settings
+from tests.cluster.conftest import free_ports, ray_environment, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -44,9 +44,11 @@ def replica(port: int, answer: bytes) -> Iterator[None]:
     with socket.create_server(("127.0.0.1", port)) as listening:
         thread = threading.Thread(target=_serve, args=(listening, answer))
         thread.start()
-        yield
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def _serve(listening: socket.socket, answer: bytes) -> None:
@@ -77,20 +79,18 @@ def test_a_request_whose_replica_died_is_answered_by_another_one(tmp_path: Path)
         subprocess.Popen([binary, "-db", "-f", tmp_path / "haproxy.cfg"]) as proxy,
     ):
         try:
-            _wait_for(port)
+            wait_until(lambda: _listens(port), 30)
             answers = [httpx.post(f"http://127.0.0.1:{port}/", content=TILE + b" END") for _ in range(8)]
         finally:
             proxy.terminate()
     assert [answer.text for answer in answers] == ["alive"] * 8
 
 
-def _wait_for(port: int, within_s: float = 30.0) -> None:
-    end = time.monotonic() + within_s
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        else:
-            return
+def _listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_body_that_stalls_is_awaited_by_the_proxy_as_long_as_by_the_service() -> None:
+    stated = float(ray_environment()["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"])
+    assert stated == Settings.model_fields["stall_s"].default
