@@ -67,9 +67,10 @@ def members_of(artifact: Artifact) -> list[Remembering]:
 
 
 def measure(artifact: Artifact, members: Sequence[Remembering], samples: Sequence[Sample]) -> list[Level]:
-    """Every member by itself, then all together, each with one view and with three."""
+    """Every member by itself, then all together where there are several, each with one view and with three."""
     groups = [([engine], entry.encoder) for engine, entry in zip(members, artifact.manifest.members, strict=True)]
-    groups.append((list(members), "all"))
+    if len(members) > 1:
+        groups.append((list(members), "all"))
     return [
         Level(f"{name}, `{profile}`", evaluate(Segmenter(artifact, Together(engines)), samples, profile))
         for engines, name in groups

@@ -18,7 +18,7 @@ from pathlib import Path
 from training.config import RunConfig, load
 from training.data.crops import RandomCrops
 from training.distill import add_places, taught_crops
-from training.distributed import Team, team
+from training.distributed import Team, team, team_size
 from training.ensemble import UNFINISHED
 from training.profiling import profile
 from training.train import Paused, train
@@ -87,6 +87,10 @@ def main() -> None:
     how.add_argument("--measure", action="store_true", help="only print crops a second, without a teacher")
     add_places(parser)
     arguments = parser.parse_args()
+    if team_size() > 1:
+        parser.error(
+            "it times one process and plans for that one; under torchrun, training.train takes a number of crops"
+        )
     config = load(arguments.config, arguments.set)
     if arguments.measure:
         print(f"{crops_a_second(config, arguments.data):.0f} crops a second")

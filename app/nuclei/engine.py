@@ -102,7 +102,7 @@ class OnnxEngine:
             except Exception as error:
                 if provider == CPU:
                     raise
-                raise EngineUnavailable(f"{provider} does not start: {_advice(provider)}") from error
+                raise EngineUnavailable(f"{provider} does not start ({error}): {_advice(provider)}") from error
             if (used := session.get_providers()[0]) != provider:
                 raise EngineUnavailable(f"{provider} was demanded, ONNX Runtime uses {used}: {_advice(provider)}")
             return session

@@ -25,6 +25,9 @@ OPSET, IR = 20, 10
 ACTIVATIONS = frozenset({"Softmax", "Tanh"})
 """From these on a network stays in float32: maps near 0 and 1 need the digits."""
 
+REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool"})
+"""Stay in float32 too: on CUDA the mean of a float16 map of 256 x 256 came out as NaN; float16 ends at 65504."""
+
 Model = Any
 """An ONNX ModelProto; the package has no types."""
 
@@ -86,8 +89,9 @@ def halved(file: Path, convert: Callable[..., Model]) -> bytes:
     onnx = _onnx()
     model = onnx.load(file)
     _expand(model.graph)
-    tail = _tail(model.graph)
-    model = convert(model, keep_io_types=True, node_block_list=tail)
+    kept = [*_tail(model.graph), *_reductions(model.graph)]
+    model = convert(model, keep_io_types=True, node_block_list=kept)
+    _drop_repeated(model.graph)
     _drop_detours(model.graph)
     content: bytes = model.SerializeToString()
     return content
@@ -186,6 +190,11 @@ def _expand(graph: Any) -> None:
             graph.initializer.remove(tensor)
 
 
+def _reductions(graph: Any) -> list[str]:
+    """Names of the nodes that add up whole maps."""
+    return [node.name for node in graph.node if node.op_type in REDUCTIONS]
+
+
 def _tail(graph: Any) -> list[str]:
     """Names of the activations at the end of a network and of all that follows them; nodes without one get one."""
     reached: set[str] = set()
@@ -196,6 +205,15 @@ def _tail(graph: Any) -> list[str]:
             reached.update(node.output)
             tail.append(node.name)
     return tail
+
+
+def _drop_repeated(graph: Any) -> None:
+    """The converter casts a value once for each node that stays in float32, every time under the same name."""
+    known: set[str] = set()
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.output[0] in known:
+            graph.node.remove(node)
+        known.update(node.output)
 
 
 def _drop_detours(graph: Any) -> None:

@@ -81,11 +81,12 @@ class HoverMaps:
         return len(self.np_prob)
 
     def furthest_from(self, other: HoverMaps) -> float:
-        """Largest absolute difference in any map; infinite if the sizes differ."""
+        """Largest absolute difference in any map; infinite if the sizes differ, NaN if one is in a map."""
         if self.np_prob.shape != other.np_prob.shape or self.type_prob.shape != other.type_prob.shape:
             return float("inf")
         pairs = [(self.np_prob, other.np_prob), (self.hv, other.hv), (self.type_prob, other.type_prob)]
-        return max((float(np.abs(a - b).max()) for a, b in pairs if a.size), default=0.0)
+        # Not `max`, which passes over a NaN that is not the first.
+        return float(np.max([np.abs(a - b).max() for a, b in pairs if a.size] or [0.0]))
 
 
 def combined(parts: Sequence[HoverMaps], how: Callable[[list[Any]], Any]) -> HoverMaps:

@@ -2,7 +2,8 @@
 
 Batches of 1, 2, 4, ... (where patches run side by side: of 1, of as many as do, of twice as many, ...) are timed until
 two in a row bring nothing, one takes too long, memory refuses or the time is over. On a CPU batching brings little, on
-a GPU much, so the limit can be no constant. What runs view after view is measured with one view, takes a multiple of
+a GPU much, so the limit can be no constant. A GPU takes seconds over the first batch of every size, which is no part of
+what batches take. What runs view after view is measured with one view, takes a multiple of
 it, and gets fewer patches for it.
 """
 
@@ -30,7 +31,9 @@ GOOD_ENOUGH = 0.95  # of the best rate: the smallest batch that reaches it is th
 LONGEST_S = 0.25
 """A batch of several patches takes no longer: whoever comes meanwhile waits for its end, and whoever has few requests
 open has the next one ready in time to share the batch after it."""
-FORMAT = 3  # of what is kept, and of the way in which batches run
+PREPARATION_S = 15.0
+"""A device may take so long over new sizes of batches, of one trial; then no larger one is tried."""
+FORMAT = 4  # of what is kept, and of the way in which batches run
 
 Key = dict[str, str | int]
 
@@ -70,22 +73,26 @@ class Measured:
         return Measured(self.a, self.b, most)
 
 
-def measure(run: Callable[[int], float], budget_s: float, abreast: int = 1) -> Measured:
+def measure(run: Callable[[int], float], budget_s: float, abreast: int = 1, prepares: bool = False) -> Measured:
     """Find the size of batches and what they take.
 
     Args:
         run: seconds of a batch of so many patches; called at least once, for one patch.
         budget_s: for all batches after the first, of which each is expected to take as much longer as it is larger.
         abreast: patches that run side by side; smaller batches of several are not tried.
+        prepares: whether the device prepares itself for every new size, as a GPU does for seconds: each then runs once
+            before its time counts, outside the budget, until that has taken PREPARATION_S.
 
     Raises:
         Exception: what `run` raised, unless memory refused a batch of several.
     """
+    prepared = run(1) if prepares else 0.0
     times, size, last, spent, in_vain = {1: run(1)}, max(2, abreast), 1, 0.0, 0
     if 2 * times[1] <= budget_s:  # the first run also allocates and chooses algorithms
         times[1] = spent = run(1)
-    while size <= MOST and in_vain < 2 and spent + times[last] * size / last <= budget_s:
+    while size <= MOST and in_vain < 2 and spent + times[last] * size / last <= budget_s and prepared < PREPARATION_S:
         try:
+            prepared += run(size) if prepares else 0.0
             seconds = run(size)
         except Exception as error:
             if fault_of(error) is not Fault.MEMORY:

@@ -181,8 +181,8 @@ class Opener:
     """Opens engines as an operator wants them; an `EngineOpener`.
 
     Attributes:
-        precision: of the networks on a GPU. auto takes float16 for a model that gives its golden maps in it, else
-            float32; a CPU always calculates in float32.
+        precision: of the networks on a GPU. auto takes float16 for a model that ONNX Runtime opens so and that gives
+            its golden maps in it, else float32; a CPU always calculates in float32.
         memory: bytes of the GPU that one model may take; None: no limit.
     """
 
@@ -199,12 +199,13 @@ class Opener:
         opened = partial(self.open_engine, artifact, provider, threads, memory=self.memory)
         if provider == CPU or self.precision == "float32":
             return opened(precision="float32")
-        half = opened(precision="float16")
-        if self.precision == "auto":
-            try:
-                prove(half, artifact)
-            except ArtifactDrift:
-                return opened(precision="float32")
+        if self.precision == "float16":
+            return opened(precision="float16")
+        try:
+            half = opened(precision="float16")
+            prove(half, artifact)
+        except (ArtifactDrift, EngineUnavailable):  # without a GPU float32 is not to be had either, and says so
+            return opened(precision="float32")
         return half
 
 

@@ -81,7 +81,7 @@ class Enrolment:
             if engine.pads:
                 warm(run, found.most)
             return found
-        measured = measure(run, budget_s, engine.abreast)
+        measured = measure(run, budget_s, engine.abreast, engine.pads)
         self.shelf.put(key, measured)
         return measured
 

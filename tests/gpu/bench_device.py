@@ -2,6 +2,7 @@
 
     python -m tests.gpu.bench_device                          # on the GPU: each member and the ensemble
     python -m tests.gpu.bench_device --device cpu --narrow    # the same path on a CPU, narrow networks: a minute
+    python -m tests.gpu.bench_device --model karyon-lite --run runs/efficient-lite-full-distilled    # as it serves
 
 Without `--model` the paper's networks are exported on the spot with random weights (their batch norms fitted to
 tissue). Such maps mean nothing, so both pipelines separate the same drawn nuclei instead: that run says how fast, not
@@ -136,7 +137,8 @@ def calibrated(ours: Ours, budget_s: float) -> tuple[Ours, dict[bool, Measured]]
         batch = batches(count, count)[0][1]
         return seconds(lambda _: one.network(batch), count)
 
-    found = {there: measure(partial(timed, replace(ours, boarded=there)), budget_s) for there in (True, False)}
+    arms = {there: partial(timed, replace(ours, boarded=there)) for there in (True, False)}
+    found = {there: measure(arm, budget_s, prepares=ours.engine.pads) for there, arm in arms.items()}
     boarded = found[True].rate >= found[False].rate
     return replace(ours, boarded=boarded, most=found[boarded].most), found
 
@@ -173,7 +175,7 @@ class Bench:
     def measure(self, trial: Trial, label: str) -> None:
         """One model, one view and three, in each precision, against plain."""
         provider = CUDA if self.device.type == "cuda" else CPU
-        for precision in ("float16", "float32") if provider == CUDA else ("float32",):
+        for precision in self.arguments.precision if provider == CUDA else ("float32",):
             engine = OnnxEngine.open(trial.artifact, provider, precision=precision, boarded=True)
             drift = engine.predict(tissue(2)).furthest_from(
                 plain_maps(trial.networks, tissue(2), PAPER_VIEWS[:1], self.device)
@@ -245,6 +247,8 @@ def main() -> None:
     parser.add_argument("--model", help="NAME or NAME@VERSION of a trained model")
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="run folders of its members, in order")
     parser.add_argument("--store", type=Path, help="keeps the exported networks for another run")
+    parser.add_argument("--whole", action="store_true", help="an ensemble without its members one by one")
+    parser.add_argument("--precision", nargs="+", choices=["float16", "float32"], default=["float16", "float32"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-s", type=float, default=2.0, help="seconds of one measurement")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds of each calibration")
@@ -259,10 +263,10 @@ def main() -> None:
     bench = Bench(arguments, device, [], [])
     with tempfile.TemporaryDirectory() as scratch:
         whole = ensemble(arguments, device, arguments.store or Path(scratch))
-        for index in range(len(whole.networks)):
+        count = len(whole.networks)
+        bench.measure(whole, "ensemble" if count > 1 else whole.name)  # first: a time limit cuts off what is last
+        for index in range(0 if arguments.whole or count == 1 else count):
             bench.measure(whole.member(index), whole.member(index).name)
-        if len(whole.networks) > 1:
-            bench.measure(whole, "ensemble")
     card = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {cpu_limit()} threads"
     print(f"\n{card}; patches of 256x256 per second, separation and description included but for `network`")
     if not arguments.model:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -57,11 +59,11 @@ def test_the_gpu_is_taken_and_gives_the_golden_maps(engine: OnnxEngine, artifact
     prove(engine, artifact)
 
 
-@pytest.mark.parametrize("count", [1, 3, 8])
-def test_maps_are_those_of_the_cpu(engine: OnnxEngine, artifact: Artifact, count: int) -> None:
-    here = OnnxEngine.open(artifact).predict_views(_patches(count), PAPER_VIEWS)
+@pytest.mark.parametrize(("count", "size"), [(1, 256), (3, 256), (8, 256), (1, 512)])
+def test_maps_are_those_of_the_cpu(engine: OnnxEngine, artifact: Artifact, count: int, size: int) -> None:
+    here = OnnxEngine.open(artifact).predict_views(_patches(count, size), PAPER_VIEWS)
     allowed = HALF_TOLERANCE if engine.precision == "float16" else 1e-3
-    assert engine.predict_views(_patches(count), PAPER_VIEWS).furthest_from(here) < allowed
+    assert engine.predict_views(_patches(count, size), PAPER_VIEWS).furthest_from(here) < allowed
 
 
 def test_views_averaged_there_are_those_averaged_here(engine: OnnxEngine) -> None:
@@ -108,10 +110,13 @@ def test_the_cards_memory_is_known(engine: OnnxEngine) -> None:
     assert 0 < memory.used <= memory.total
 
 
-def test_a_calibrated_gpu_serves_many_at_once_what_it_serves_one(artifact: Artifact, runner: Runner) -> None:
+def test_a_calibrated_gpu_serves_many_at_once_what_it_serves_one(
+    artifact: Artifact, runner: Runner, tmp_path: Path
+) -> None:
     resident = Resident(artifact, DeviceEngine(lambda: OnnxEngine.open(artifact, CUDA, precision="float16"), runner))
-    Enrolment(runner, Shelf(None), 3.0, 1).enrol(resident)
+    Enrolment(runner, Shelf(tmp_path), 3.0, 1).enrol(resident)
     assert set(runner.buckets()) == set(buckets_of(artifact))
+    assert all(json.loads(kept.read_text())["most"] > 1 for kept in tmp_path.iterdir())  # a GPU gains much from batches
     queue = QueuedEngine(runner, resident, Ticket("t", WorkClass.BULK, runner.clock() + 600))
     many = queue.predict_views(_patches(40), PAPER_VIEWS)
     alone = queue.predict_views(_patches(1), PAPER_VIEWS)

@@ -104,6 +104,8 @@ def test_an_engine_that_drifts_is_refused(folder: Path, off: float) -> None:
     assert prove(Replay(maps), artifact) == 0
     with pytest.raises(ArtifactDrift):
         prove(Replay(HoverMaps(maps.np_prob + np.float32(off), maps.hv, maps.type_prob)), artifact)
+    with pytest.raises(ArtifactDrift):
+        prove(Replay(HoverMaps(maps.np_prob, maps.hv, maps.type_prob + np.float32(off))), artifact)
 
 
 def test_the_store_lists_versions_and_which_is_active(folder: Path) -> None:

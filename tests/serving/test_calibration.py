@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.serving.calibration import MOST, Measured, Shelf, measure
+from app.serving.calibration import MOST, PREPARATION_S, Measured, Shelf, measure
 from app.serving.enrolment import cost_model
 from app.serving.work import Bucket
 
@@ -49,6 +49,31 @@ def test_one_slow_run_does_not_decide():
     assert measure(run, budget_s=100).most == measure(lambda n: 0.01 * n + 0.01, budget_s=100).most
 
 
+class Preparing:
+    """A device that takes a while over the first batch of every size, and notes the sizes it ran."""
+
+    def __init__(self, first_s: float) -> None:
+        self.first_s, self.sizes = first_s, []
+
+    def __call__(self, count: int) -> float:
+        self.sizes.append(count)
+        return 0.0002 * count + 0.004 + (self.first_s if self.sizes.count(count) == 1 else 0.0)
+
+
+def test_what_a_gpu_takes_to_prepare_itself_is_no_part_of_what_batches_take():
+    found = measure(Preparing(1.5), budget_s=0.6, prepares=True)
+    assert found == measure(Preparing(0.0), budget_s=0.6)
+    assert found.most > 16
+    assert measure(Preparing(1.5), budget_s=0.6).most == 1  # what it would look like with it
+
+
+def test_a_gpu_that_prepares_itself_for_too_long_gets_no_larger_batches():
+    device = Preparing(0.4 * PREPARATION_S)
+    found = measure(device, budget_s=0.6, prepares=True)
+    assert sum(device.sizes.count(size) > 0 for size in set(device.sizes)) == 3
+    assert (max(device.sizes), found.a) == (4, pytest.approx(0.0002))
+
+
 def test_memory_that_refuses_ends_the_search():
     def run(count: int) -> float:
         if count > 4:
@@ -61,6 +86,15 @@ def test_memory_that_refuses_ends_the_search():
 def test_any_other_fault_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         measure(lambda n: n // 0, budget_s=1)
+
+
+def test_memory_may_refuse_while_a_gpu_prepares_itself():
+    def run(count: int) -> float:
+        if count > 4:
+            raise RuntimeError("Failed to allocate memory")
+        return 0.001 * count + 0.05
+
+    assert measure(run, budget_s=100, prepares=True).most == 4
 
 
 @given(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 5), st.integers(1, 16))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from app.nuclei import load_artifact
+from app.nuclei.artifact import prove
 from app.nuclei.engine import CPU, CUDA
-from app.nuclei.errors import EngineUnavailable
+from app.nuclei.errors import ArtifactDrift, EngineUnavailable
 from app.nuclei.types import HoverMaps
 from app.nuclei.views import PAPER_VIEWS, average
 from app.serving.calibration import Measured, Shelf
@@ -27,10 +28,14 @@ def artifact():
 
 @dataclass
 class Card:
-    """A device that gives the golden maps but for an error, and notes who averaged how many patches of which size."""
+    """A device that gives the golden maps but for an error, and notes who averaged how many patches of which size.
+
+    In larger patches it gives them in every quarter, as it would if they held the golden patch and its mirror images.
+    """
 
     artifact: object
     error: float = 0.0
+    error_in_larger: float = 0.0
     precision: str = "float32"
     provider: str = CUDA
     device: str = "cuda"
@@ -41,8 +46,12 @@ class Card:
     def predict(self, patches):
         self.ran.append(("here", len(patches), patches.shape[1]))
         maps = self.artifact.golden[1]
-        rows = np.zeros(len(patches), int)
-        return HoverMaps(maps.np_prob[rows] + np.float32(self.error), maps.hv[rows], maps.type_prob[rows])
+        rows, times = np.zeros(len(patches), int), patches.shape[1] // maps.np_prob.shape[1]
+        np_prob, hv, type_prob = (
+            np.tile(m[rows], (1, times, times) + (1,) * (m.ndim - 3)) for m in (maps.np_prob, maps.hv, maps.type_prob)
+        )
+        error = np.float32(self.error if times == 1 else self.error_in_larger)
+        return HoverMaps(np_prob + error, hv, type_prob + error)
 
     def predict_views(self, patches, views):
         maps = average(self.predict, patches, views)
@@ -54,7 +63,7 @@ class Card:
 def opener(errors, opened, precision="auto"):
     def open_engine(artifact, provider, threads, precision, memory):
         opened.append((provider, precision, memory))
-        return Card(artifact, errors[precision], precision)
+        return Card(artifact, errors[precision], precision=precision)
 
     return Opener(precision, 2**30, open_engine)
 
@@ -73,6 +82,27 @@ def test_a_gpu_calculates_in_half_precision_if_the_golden_maps_come_out(artifact
     engine = opener({"float16": half_is_off, "float32": 0.0}, opened, asked)(artifact, CUDA, 1)
     assert opened == [(CUDA, precision, 2**30) for precision in taken]
     assert engine.precision == taken[-1]
+
+
+@pytest.mark.parametrize("off", [0.2, np.nan])
+def test_a_gpu_whose_half_precision_fails_in_larger_patches_alone_calculates_in_float32(artifact, off):
+    def open_engine(artifact, provider, threads, precision, memory):
+        return Card(artifact, 0.0, off if precision == "float16" else 0.0, precision)
+
+    assert Opener("auto", None, open_engine)(artifact, CUDA, 1).precision == "float32"
+    with pytest.raises(ArtifactDrift, match="golden pair in a patch of 512 pixels in float16 off by"):
+        prove(Opener("float16", None, open_engine)(artifact, CUDA, 1), artifact)
+
+
+def test_a_gpu_whose_runtime_refuses_a_network_in_half_precision_calculates_in_float32(artifact):
+    def open_engine(artifact, provider, threads, precision, memory):
+        if precision == "float16":
+            raise EngineUnavailable("This is an invalid model")
+        return Card(artifact)
+
+    assert Opener("auto", None, open_engine)(artifact, CUDA, 1).precision == "float32"
+    with pytest.raises(EngineUnavailable, match="invalid model"):
+        Opener("float16", None, open_engine)(artifact, CUDA, 1)
 
 
 def test_a_cpu_calculates_in_float32_whatever_is_asked(artifact):

@@ -122,6 +122,12 @@ def test_levels_end_with_what_the_model_scores_as_it_serves(store: Path, data_ro
     assert levels.table(found).count("\n") == 7
 
 
+def test_a_model_of_one_member_has_the_levels_of_that_member_alone() -> None:
+    lite = load_artifact("karyon-lite")
+    found = levels.measure(lite, levels.members_of(lite), [])
+    assert [level.title for level in found] == [f"efficient-lite-full, `{p}`" for p in ("fast", "accurate")]
+
+
 def test_an_engine_that_remembers_looks_at_a_patch_once() -> None:
     seen: list[int] = []
 

@@ -86,5 +86,15 @@ def test_a_time_that_was_too_short_says_so_and_keeps_what_was_learnt(
     assert (tmp_path / "runs" / "quick" / "checkpoint.pt").exists()
 
 
+def test_several_processes_are_refused_as_each_would_plan_for_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["within", "training/configs/lite.toml", "--seconds", "1"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "under torchrun, training.train" in capsys.readouterr().err
+
+
 def test_a_speed_is_measured_over_more_steps_than_an_epoch_has(data: Path, config: RunConfig) -> None:
     assert sum(profile(config, data, steps=5).seconds.values()) > 0
