@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -155,6 +156,27 @@ def test_every_bucket_of_a_device_that_averages_is_calibrated(artifact, runner):
     resident = Resident(artifact, DeviceEngine(lambda: Card(artifact), runner))
     Enrolment(runner, Shelf(None), 0.0, 1).enrol(resident)
     assert set(runner.buckets()) == set(buckets_of(artifact))
+
+
+@dataclass
+class SlowToPrepare(Card):
+    """A device that takes a while over the first batch of every size and number of views."""
+
+    prepared: set[tuple[int, ...]] = field(default_factory=set)
+
+    def predict_views(self, patches, views):
+        if (what := (len(views), *patches.shape)) not in self.prepared:
+            self.prepared.add(what)
+            time.sleep(0.1)
+        return super().predict_views(patches, views)
+
+
+def test_batches_of_several_patches_are_tried_on_a_gpu_that_prepares_itself_for_longer_than_the_budget(
+    artifact, runner
+):
+    card = SlowToPrepare(artifact)
+    Enrolment(runner, Shelf(None), 0.5, 1).enrol(Resident(artifact, DeviceEngine(lambda: card, runner)))
+    assert {("there", 2, 256), ("there", 2, 512)} <= set(card.ran)
 
 
 def test_what_several_views_took_together_is_divided_among_them():
