@@ -380,7 +380,10 @@ def test_a_wrong_setting_stops_the_start(environment, reason):
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({"KARYON_MODEL": "nobody"}, "KARYON_MODEL: there is no model called 'nobody'; there are karyon-lite"),
+        (
+            {"KARYON_MODEL": "nobody"},
+            "KARYON_MODEL: there is no model called 'nobody'; there are karyon-large, karyon-lite",
+        ),
         ({"KARYON_MODEL": "karyon-lite@99"}, "KARYON_MODEL: model karyon-lite has no version '99'"),
         ({"KARYON_MODEL_STORE": "/nowhere"}, "KARYON_MODEL_STORE: there is no folder /nowhere"),
     ],
