@@ -91,8 +91,9 @@ def configured(port: int) -> dict[str, Any]:
 
 
 def value(address: str, query: str) -> float | None:
-    """Value of a query that gives one series; None while there is none."""
-    found = httpx.get(f"{address}/api/v1/query", params={"query": query}).json()
+    """Value of a query that gives one series; None while there is none, or Prometheus is starting (503, in words)."""
+    answer = httpx.get(f"{address}/api/v1/query", params={"query": query})
+    found = answer.json() if answer.is_success else {}
     return float(found["data"]["result"][0]["value"][1]) if found.get("data", {}).get("result") else None
 
 
