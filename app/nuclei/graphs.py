@@ -26,8 +26,10 @@ ACTIVATIONS = frozenset({"Softmax", "Tanh"})
 """From these on a network stays in float32: maps near 0 and 1 need the digits."""
 
 REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool"})
-"""Stay in float32 too: CUDA divides by the number of pixels in float16, which ends at 65504. A mean over 256 x 256 pixels
-is NaN there, or a silent zero (microsoft/onnxconverter-common issue 323)."""
+"""Stay in float32 too: CUDA divides by the number of pixels in float16, which ends at 65504.
+
+A mean over 256 x 256 pixels is NaN there, or a silent zero (microsoft/onnxconverter-common issue 323).
+"""
 
 Model = Any
 """An ONNX ModelProto; the package has no types."""
