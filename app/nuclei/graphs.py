@@ -92,8 +92,7 @@ def halved(file: Path, convert: Callable[..., Model]) -> bytes:
     onnx = _onnx()
     model = onnx.load(file)
     _expand(model.graph)
-    kept = [*_tail(model.graph), *_reductions(model.graph)]
-    model = convert(model, keep_io_types=True, node_block_list=kept)
+    model = convert(model, keep_io_types=True, node_block_list=_in_float32(model.graph))
     _drop_repeated(model.graph)
     _drop_detours(model.graph)
     content: bytes = model.SerializeToString()
@@ -193,25 +192,22 @@ def _expand(graph: Any) -> None:
             graph.initializer.remove(tensor)
 
 
-def _reductions(graph: Any) -> list[str]:
-    """Names of the nodes that add up whole maps."""
-    return [node.name for node in graph.node if node.op_type in REDUCTIONS]
-
-
-def _tail(graph: Any) -> list[str]:
-    """Names of the activations at the end of a network and of all that follows them; nodes without one get one."""
+def _in_float32(graph: Any) -> list[str]:
+    """Names of reductions, of the activations at the end and of all that follows those; nodes without one get one."""
     reached: set[str] = set()
-    tail = []
+    kept = []
     for index, node in enumerate(graph.node):
         node.name = node.name or f"node{index}"
         if node.op_type in ACTIVATIONS or reached.intersection(node.input):
             reached.update(node.output)
-            tail.append(node.name)
-    return tail
+            kept.append(node.name)
+        elif node.op_type in REDUCTIONS:
+            kept.append(node.name)
+    return kept
 
 
 def _drop_repeated(graph: Any) -> None:
-    """The converter casts a value once for each node that stays in float32, every time under the same name."""
+    """Before ONNX Runtime 1.32 its converter casts a value for each node that stays in float32, all under one name."""
     known: set[str] = set()
     for node in list(graph.node):
         if node.op_type == "Cast" and node.output[0] in known:

@@ -3,8 +3,8 @@
 Batches of 1, 2, 4, ... (where patches run side by side: of 1, of as many as do, of twice as many, ...) are timed until
 two in a row bring nothing, one takes too long, memory refuses or the time is over. On a CPU batching brings little, on
 a GPU much, so the limit can be no constant. A GPU takes seconds over the first batch of every size, which is no part of
-what batches take. What runs view after view is measured with one view, takes a multiple of
-it, and gets fewer patches for it.
+what batches take. What runs view after view is measured with one view, takes a multiple of it, and gets fewer patches
+for it.
 """
 
 from __future__ import annotations
