@@ -12,7 +12,7 @@ from app.nuclei.artifact import Artifact
 from app.nuclei.taxonomy import NAMES
 from training import sensitivity
 from training.failures import REACH_UM
-from training.record import history
+from training.record import history, runs_of
 from training.scores import RADIUS, RESAMPLES
 
 ROWS = {
@@ -97,11 +97,6 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
         f"validation nuclei: expected calibration error {calibration['ece_before']:.3f} before, "
         f"{calibration['ece_after']:.3f} after. On other tissue or stains that calibration is lost: promise nothing."
     )
-
-
-def runs_of(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a manifest says of each member's run, in their order."""
-    return [training, *training.get("others", [])]
 
 
 def recipe(run: Mapping[str, Any]) -> str:

@@ -27,15 +27,15 @@ from app.nuclei.artifact import default_store, sha256_of
 from app.nuclei.segmenter import SAME_SCALE
 from app.nuclei.types import HoverMaps, UInt8
 from app.nuclei.views import average
-from training.card import runs_of
 from training.config import RunConfig, load
 from training.data import lizard
 from training.data.crops import RandomCrops, Teaching
 from training.data.sample import Sample
 from training.deployed import VIEWS_OF, Deployed, Together, TorchEngine, TrainedMember
 from training.distributed import Team, team
-from training.train import check_beginning, check_division, random_crops, split, train
+from training.train import check_beginning, random_crops, split, train
 from training.tune import maps_of
+from training.validation import check_unknown
 
 AT_ONCE = 3
 """Images whose maps are made at the same time."""
@@ -110,9 +110,7 @@ def teacher_of(config: RunConfig, training: Sequence[Sample], store: Path) -> Te
     if not wanted.teacher:
         return of_runs([Path(run) for run in wanted.teacher_runs], config)
     artifact = load_artifact(wanted.teacher, store)
-    for record in runs_of(artifact.manifest.training):
-        if "config" in record:
-            check_division(config, record["config"], wanted.teacher)
+    check_unknown(artifact, config)
     segmenter = Segmenter(artifact)
     check_scale(segmenter, training)
     return partial(segmenter.maps, profile=wanted.profile)

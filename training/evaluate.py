@@ -5,6 +5,10 @@
 writes metrics.json, scores per image, a reliability plot and overlays of the best image and the three worst to
 out/evaluate/; with --card, and a study of its sensitivity, also the model's scores into its manifest and MODEL_CARD.md;
 with --against NAME@VERSION it says which differences from that model are more than chance.
+
+    python -m training.evaluate my-model --run runs/lite
+
+scores the validation images of a run instead, counts included: by those networks are chosen.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from training.data import lizard
 from training.data.sample import Sample
 from training.pictures import outlines
 from training.scores import ImageScore, Maps, compare, score_image, summarise
+from training.validation import validation_images
 
 PATCH = 256
 WORST = 3
@@ -93,16 +98,18 @@ def run(
     profile: Profile,
     folder: Path,
     engine: Engine | None = None,
+    of_run: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model and write everything but its card; the content of metrics.json.
 
     Args:
         artifact: the model.
-        samples: labelled images that it never saw.
+        samples: labelled images that it never learnt from.
         source: their name within the data set.
         profile: views that are averaged.
         folder: for what is written.
         engine: runs the networks; the model's own sessions if None.
+        of_run: the run whose validation images they are, if they are those.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pairs = evaluated(Segmenter(artifact, engine) if engine else Segmenter(artifact), samples, profile)
@@ -116,8 +123,8 @@ def run(
         "truth_counts": {k: sum(s.counts[k] for s in samples) for k in samples[0].counts},
         "found_counts": {k: sum(f.counts[k] for f in found) for k in samples[0].counts},
         "profile": profile,
-        "command": f"python -m training.evaluate {artifact.name}@{artifact.version} --data lizard --source {source}"
-        f" --profile {profile}",
+        "command": f"python -m training.evaluate {artifact.name}@{artifact.version} --data lizard "
+        f"{f'--run {of_run}' if of_run else f'--source {source}'} --profile {profile}",
     }
     summary = summarise(scores)
     write(folder, scores, summary, facts)
@@ -164,7 +171,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="NAME or NAME@VERSION")
     parser.add_argument("--data", choices=["lizard"], default="lizard")
-    parser.add_argument("--source", default="consep", help="of the data set; consep is held out")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--source", default="consep", help="of the data set; consep is held out")
+    images.add_argument("--run", type=Path, help="run folder whose validation images are looked at")
     parser.add_argument("--profile", choices=["fast", "accurate"], default="fast")
     parser.add_argument("--root", type=Path, default=lizard.default_root(), help="root of the data set")
     parser.add_argument("--store", type=Path, default=default_store())
@@ -172,10 +181,15 @@ def main() -> None:
     parser.add_argument("--against", help="another model, whose scores on the same images are compared in pairs")
     parser.add_argument("--card", action="store_true", help="write the scores into the model's manifest and card")
     arguments = parser.parse_args()
+    if arguments.run and arguments.card:
+        parser.error("a card tells of images that nothing was chosen by: --card does not go with --run")
     artifact = load_artifact(arguments.model, arguments.store)
-    samples = lizard.read(arguments.root, [arguments.source])
-    folder = folder_of(arguments.out, artifact, arguments.source, arguments.profile)
-    result = run(artifact, samples, arguments.source, arguments.profile, folder)
+    if arguments.run:
+        source, samples = "validation", validation_images(arguments.run, arguments.root, artifact)
+    else:
+        source, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
+    folder = folder_of(arguments.out, artifact, source, arguments.profile)
+    result = run(artifact, samples, source, arguments.profile, folder, of_run=arguments.run)
     print(card.table(result))
     if arguments.against:
         other = load_artifact(arguments.against, arguments.store)

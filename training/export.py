@@ -30,12 +30,11 @@ from app.nuclei.artifact import SCHEMA, open_folder, prove, sha256_of
 from app.nuclei.engine import OUTPUTS, OnnxEngine, mean
 from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import HoverMaps, UInt8
-from training.card import runs_of
 from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.describe import parameters
 from training.encoder_weights import PACKAGED
-from training.record import history, record_of
+from training.record import history, record_of, runs_of
 from training.storage import shrink
 
 Weights = Literal["float32", "int8"]

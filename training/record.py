@@ -37,6 +37,11 @@ def record_of(run: Path) -> Record:
     }
 
 
+def runs_of(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a manifest says of each member's run, in their order."""
+    return [training, *training.get("others", [])]
+
+
 def history(*runs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Records of runs, of the ones whose weights theirs were averaged with, of what those began with, and so on.
 

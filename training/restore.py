@@ -28,13 +28,12 @@ from torch import Tensor, nn
 from app.nuclei import load_artifact
 from app.nuclei.artifact import Artifact, default_store
 from app.nuclei.types import Float32
-from training.card import runs_of
 from training.config import RunConfig
 from training.data import lizard
 from training.deployed import Deployed
 from training.export import difference
 from training.network import build
-from training.record import FIELDS, RECORD
+from training.record import FIELDS, RECORD, runs_of
 from training.state import replace
 from training.train import random_crops, split
 

@@ -25,11 +25,10 @@ from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import default_store
 from app.nuclei.types import Profile, UInt8
 from training.augment import compressed, stained
-from training.config import RunConfig
 from training.data import lizard
 from training.data.sample import Sample
 from training.scores import SCORES, WHOLE_IMAGE, ImageScore, compare, score_image
-from training.train import split
+from training.validation import validation_images
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     artifact = load_artifact(arguments.model, arguments.store)
     if arguments.run:
-        config = RunConfig.model_validate_json((arguments.run / "config.json").read_text())
-        name, (_, samples) = "validation", split(config, arguments.root)
+        name, samples = "validation", validation_images(arguments.run, arguments.root, artifact)
     else:
         name, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
     rows = study(Segmenter(artifact), samples, arguments.profile)

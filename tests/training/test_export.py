@@ -23,7 +23,7 @@ from training.data import lizard
 from training.deployed import Deployed, TorchEngine, TrainedMember
 from training.export import Disagreement, export_graph, golden_patch, licence_note, manifest_of_runs, write_artifact
 from training.network import build
-from training.record import remember_device
+from training.record import remember_device, runs_of
 from training.scores import PAIRED
 from training.storage import quantise, shrink
 
@@ -180,7 +180,7 @@ def test_a_manifest_and_its_card_tell_what_a_run_began_with(tmp_path: Path) -> N
     assert "EfficientNet-Lite0" in licence_note(training)
     assert "EfficientNet-Lite0" not in licence_note({"config": {}})
     both = manifest_of_runs([tmp_path / "plain", tmp_path / "later"], "pair", "1")["training"]
-    assert [card.recipe(run) for run in card.runs_of(both)][1] == card.recipe(training)
+    assert [card.recipe(run) for run in runs_of(both)][1] == card.recipe(training)
     assert card.compute(both) == "1.7 hours of training, its teacher's not among them; 12.20 GFLOP a 256x256 view"
     assert "EfficientNet-Lite0" in licence_note(both)
 
