@@ -94,7 +94,7 @@ train-ensemble: $(VENV)/dev  ## train the paper's ensemble and its baseline brie
 	test -d runs/store/karyon-ensemble/1 || $(BIN)/python -m training.export runs/seresnext50-brief \
 	    runs/seresnext101-brief --name karyon-ensemble --version 1 --weights int8 --store runs/store
 
-train-lite: $(VENV)/dev  ## train karyon-lite 2 on the CPU, its teachers first: many hours; goes on where it was stopped
+train-lite: $(VENV)/dev  ## train the network of karyon-lite on the CPU, its teachers first: many hours; goes on where it was stopped
 	$(BIN)/python -m training.train training/configs/lite.toml
 	$(BIN)/python -m training.train training/configs/efficient-lite-dense.toml
 	$(BIN)/python -m training.train training/configs/screen-efficient-lite-full.toml

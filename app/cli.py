@@ -251,9 +251,10 @@ def settings_with(**given: Any) -> Settings:
 def _engine(settings: Settings) -> Callable[[Any], Any]:
     from functools import partial
 
-    from app.serving.device import open_on
+    from app.serving.device import Opener, open_on
 
-    return partial(open_on, settings.device, threads=settings.threads)
+    opener = Opener(settings.precision, settings.gpu_memory)
+    return partial(open_on, settings.device, threads=settings.threads, open_engine=opener)
 
 
 def _require_runtime() -> None:

@@ -1,6 +1,6 @@
 """How do many machines serve as one? Each replica of a Ray Serve deployment is one whole service.
 
-    serve run app.ray_app:service model=karyon-lite@2 cpus=2 gpus=0     # by hand
+    serve run app.ray_app:service model=karyon-lite@4 cpus=2 gpus=0     # by hand
     serve deploy deploy/ray/serve.yaml                                  # on a cluster
 
 A replica is built where it runs, because a live application cannot be sent there. Settings are those of the

@@ -58,9 +58,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; cuda refuses to serve without a GPU, auto takes one if there is one"
     )
-    precision: Literal["auto", "float32", "float16"] = Field(
+    precision: Literal["auto", "float32", "float16", "int8"] = Field(
         "auto",
-        description="of networks on a GPU; auto: float16 where a model gives its golden maps in it, else float32",
+        description="of networks; auto: on a GPU float16 where a model gives its golden maps in it, else float32; "
+        "int8: on a CPU, where a model has graphs for it",
     )
     gpu_memory: int | None = Field(
         None, ge=2**28, description="bytes of the GPU that one model may take; unset: as much as there is"

@@ -185,7 +185,18 @@ def _detail(detail: Mapping[str, Any]) -> str:
     if "sensitivity" in detail:
         parts += ["## What spoils it", sensitivity.table(detail["sensitivity"])]
         parts += ["The same images, spoilt one way at a time. Made by `python -m training.sensitivity`."]
+    if "int8" in detail:
+        parts += ["## What int8 costs", _int8(detail["int8"])]
+        parts += ["The same images, seen by the networks as they calculate in int8 (`KARYON_PRECISION=int8`)."]
     return "\n\n".join(parts)
+
+
+def _int8(found: Mapping[str, Any]) -> str:
+    lines = ["| score | in int8 | less the same in float32 | 95 % of that |", "|---|---|---|---|"]
+    for name, gap in found["gaps"].items():
+        value = found["scores"][name]["value"]
+        lines.append(f"| {ROWS[name]} | {value:.3f} | {gap['value']:+.3f} | {gap['low']:+.3f} to {gap['high']:+.3f} |")
+    return "\n".join(lines)
 
 
 def _fates(rows: Sequence[Mapping[str, Any]], title: str) -> str:

@@ -17,7 +17,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import Artifact, default_store
+from app.nuclei.engine import OnnxEngine
 from app.nuclei.types import Engine, Profile, Segmentation
 from training import card, failures, reliability, sensitivity
 from training.data import lizard
@@ -35,6 +36,7 @@ from training.validation import validation_images
 
 PATCH = 256
 WORST = 3
+INT8: Literal["int8"] = "int8"
 
 
 def evaluate(segmenter: Segmenter, samples: Sequence[Sample], profile: Profile) -> list[ImageScore]:
@@ -86,9 +88,9 @@ def write(folder: Path, scores: Sequence[ImageScore], summary: dict[str, Any], f
     (folder / "per_image.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def folder_of(out: Path, artifact: Artifact, source: str, profile: Profile) -> Path:
+def folder_of(out: Path, artifact: Artifact, source: str, profile: Profile, precision: str = "float32") -> Path:
     """Where the results of a model lie."""
-    return out / f"{artifact.name}-{artifact.version}-{source}-{profile}"
+    return out / f"{artifact.name}-{artifact.version}-{source}-{profile}{'-int8' * (precision == INT8)}"
 
 
 def run(
@@ -98,7 +100,7 @@ def run(
     profile: Profile,
     folder: Path,
     engine: Engine | None = None,
-    of_run: Path | None = None,
+    images: str = "",
 ) -> dict[str, Any]:
     """Evaluate a model and write everything but its card; the content of metrics.json.
 
@@ -109,7 +111,7 @@ def run(
         profile: views that are averaged.
         folder: for what is written.
         engine: runs the networks; the model's own sessions if None.
-        of_run: the run whose validation images they are, if they are those.
+        images: the option that names them, if not `--source`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pairs = evaluated(Segmenter(artifact, engine) if engine else Segmenter(artifact), samples, profile)
@@ -123,13 +125,19 @@ def run(
         "truth_counts": {k: sum(s.counts[k] for s in samples) for k in samples[0].counts},
         "found_counts": {k: sum(f.counts[k] for f in found) for k in samples[0].counts},
         "profile": profile,
+        "precision": precision_of(engine),
         "command": f"python -m training.evaluate {artifact.name}@{artifact.version} --data lizard "
-        f"{f'--run {of_run}' if of_run else f'--source {source}'} --profile {profile}",
+        f"{images or f'--source {source}'} --profile {profile}{' --precision int8' * (precision_of(engine) == INT8)}",
     }
     summary = summarise(scores)
     write(folder, scores, summary, facts)
     pictures(samples, pairs, folder)
     return {**facts, "scores": summary, "detail": detail(samples, scores, found, folder)}
+
+
+def precision_of(engine: Engine | None) -> str:
+    """What an engine calculates in; float32 if it does not say."""
+    return str(getattr(engine, "precision", "float32"))
 
 
 def pictures(samples: Sequence[Sample], pairs: Sequence[tuple[ImageScore, Segmentation]], folder: Path) -> None:
@@ -158,13 +166,25 @@ def detail(
     return content
 
 
-def differences(one: Artifact, other: Artifact, samples: Sequence[Sample], profile: Profile) -> str:
+def differences(one: Segmenter, other: Segmenter, samples: Sequence[Sample], profile: Profile) -> str:
     """Which scores differ between two models, by a paired bootstrap over the images; as Markdown."""
-    first, second = ([score for score, _ in evaluated(Segmenter(a), samples, profile)] for a in (one, other))
-    lines = [f"| score | {one.name}@{one.version} less {other.name}@{other.version} | 95 % |", "|---|---|---|"]
+    first, second = (evaluate(segmenter, samples, profile) for segmenter in (one, other))
+    lines = [f"| score | {_titled(one)} less {_titled(other)} | 95 % |", "|---|---|---|"]
     for name, gap in compare(first, second).items():
         lines.append(f"| {name} | {gap['value']:+.3f} | {gap['low']:+.3f} to {gap['high']:+.3f} |")
     return "\n".join(lines)
+
+
+def _titled(segmenter: Segmenter) -> str:
+    artifact, int8 = segmenter.artifact, precision_of(segmenter.engine) == INT8
+    return f"{artifact.name}@{artifact.version}{' in int8' * int8}"
+
+
+def in_int8(artifact: Artifact, samples: Sequence[Sample], profile: Profile) -> dict[str, Any]:
+    """What calculating in int8 makes of a model's scores: each, and by how much it is above the one in float32."""
+    segmenters = (Segmenter(artifact, OnnxEngine.open(artifact, precision=INT8)), Segmenter(artifact))
+    bytewise, plain = (evaluate(segmenter, samples, profile) for segmenter in segmenters)
+    return {"scores": summarise(bytewise), "gaps": compare(bytewise, plain)}
 
 
 def main() -> None:
@@ -178,24 +198,31 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=lizard.default_root(), help="root of the data set")
     parser.add_argument("--store", type=Path, default=default_store())
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
+    parser.add_argument("--precision", choices=["float32", INT8], default="float32", help="int8: of models that can")
     parser.add_argument("--against", help="another model, whose scores on the same images are compared in pairs")
     parser.add_argument("--card", action="store_true", help="write the scores into the model's manifest and card")
     arguments = parser.parse_args()
     if arguments.run and arguments.card:
         parser.error("a card tells of images that nothing was chosen by: --card does not go with --run")
+    if arguments.card and arguments.precision == INT8:
+        parser.error("a card tells of both: --card does not go with --precision int8")
     artifact = load_artifact(arguments.model, arguments.store)
     if arguments.run:
         source, samples = "validation", validation_images(arguments.run, arguments.root, artifact)
     else:
         source, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
-    folder = folder_of(arguments.out, artifact, source, arguments.profile)
-    result = run(artifact, samples, source, arguments.profile, folder, of_run=arguments.run)
+    engine = OnnxEngine.open(artifact, precision=arguments.precision)
+    folder = folder_of(arguments.out, artifact, source, arguments.profile, arguments.precision)
+    named = f"--run {arguments.run}" if arguments.run else ""
+    result = run(artifact, samples, source, arguments.profile, folder, engine, named)
     print(card.table(result))
     if arguments.against:
-        other = load_artifact(arguments.against, arguments.store)
-        print(differences(artifact, other, samples, arguments.profile))
+        other = Segmenter(load_artifact(arguments.against, arguments.store))
+        print(differences(Segmenter(artifact, engine), other, samples, arguments.profile))
     if arguments.card:
         result["detail"]["sensitivity"] = sensitivity.study(Segmenter(artifact), samples, arguments.profile)
+        if artifact.manifest.int8:
+            result["detail"]["int8"] = in_int8(artifact, samples, arguments.profile)
         card.update(artifact, result, folder / "reliability.png")
 
 

@@ -145,7 +145,7 @@ def write_artifact(
         folder = Path(beside) / "artifact"
         folder.mkdir()
         entries = [_write_member(member, folder, index, weights) for index, member in enumerate(members, 1)]
-        golden = _write_golden([folder / e["file"] for e in entries], folder)
+        golden = write_golden([folder / e["file"] for e in entries], folder)
         full = {"schema": SCHEMA, **manifest, "weights": weights, "members": entries, "golden": golden}
         (folder / "manifest.json").write_text(json.dumps(full, indent=1) + "\n")
         (folder / "LICENSE").write_text(licence_note(manifest["training"]))
@@ -175,12 +175,15 @@ def _write_member(member: TrainedMember, folder: Path, index: int, weights: Weig
     return {"encoder": member.encoder, "file": path.name, "sha256": sha256_of(path), "parameters": count}
 
 
-def _write_golden(graphs: Sequence[Path], folder: Path) -> dict[str, Any]:
+def write_golden(
+    graphs: Sequence[Path], folder: Path, name: str = "golden.npz", tolerance: float = GOLDEN_TOLERANCE
+) -> dict[str, Any]:
+    """Write the test pair of graphs whose maps are averaged into a folder; its entry in the manifest."""
     patches = golden_patch()[None]
     maps = mean([_run(graph, patches) for graph in graphs])
-    halves = {name: getattr(maps, name).astype(np.float16) for name in OUTPUTS}
-    np.savez_compressed(folder / "golden.npz", patches=patches, **halves)
-    return {"file": "golden.npz", "sha256": sha256_of(folder / "golden.npz"), "tolerance": GOLDEN_TOLERANCE}
+    halves = {output: getattr(maps, output).astype(np.float16) for output in OUTPUTS}
+    np.savez_compressed(folder / name, patches=patches, **halves)
+    return {"file": name, "sha256": sha256_of(folder / name), "tolerance": tolerance}
 
 
 def manifest_of_runs(runs: Sequence[Path], name: str, version: str) -> dict[str, Any]:

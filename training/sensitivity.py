@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import default_store
+from app.nuclei.engine import OnnxEngine
 from app.nuclei.types import Profile, UInt8
 from training.augment import compressed, stained
 from training.data import lizard
@@ -114,6 +115,7 @@ def main() -> None:
     images.add_argument("--source", default="consep")
     images.add_argument("--run", type=Path, help="run folder whose validation images are looked at")
     parser.add_argument("--profile", choices=["fast", "accurate"], default="fast")
+    parser.add_argument("--precision", choices=["float32", "int8"], default="float32", help="int8: of models that can")
     parser.add_argument("--root", type=Path, default=lizard.default_root())
     parser.add_argument("--store", type=Path, default=default_store())
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
@@ -123,9 +125,11 @@ def main() -> None:
         name, samples = "validation", validation_images(arguments.run, arguments.root, artifact)
     else:
         name, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
-    rows = study(Segmenter(artifact), samples, arguments.profile)
+    engine = OnnxEngine.open(artifact, precision=arguments.precision)
+    rows = study(Segmenter(artifact, engine), samples, arguments.profile)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"sensitivity-{artifact.name}-{artifact.version}-{name}-{arguments.profile}.json"
+    way = "-int8" if arguments.precision == "int8" else ""
+    path = arguments.out / f"sensitivity-{artifact.name}-{artifact.version}-{name}-{arguments.profile}{way}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,22 @@ class GoldenFile:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A graph beside a member's own, and its digest."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Graphs:
+    """The same networks as graphs that calculate in int8: one for each member, and the test pair that they give."""
+
+    members: tuple[GraphFile, ...]
+    golden: GoldenFile
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What gives the weights their meaning.
 
@@ -66,6 +82,7 @@ class Manifest:
         tumour_burden_reason: why epithelium is not read as tumour; None if it may be.
         scores: per-class scores with intervals, as training.evaluate wrote them.
         golden: the test pair.
+        int8: the members once more, for CPUs that calculate in int8; None if there are no such graphs.
     """
 
     name: str
@@ -84,6 +101,7 @@ class Manifest:
     tumour_burden_reason: str | None
     scores: Mapping[str, Any]
     golden: GoldenFile
+    int8: Int8Graphs | None = None
 
     @property
     def training_data(self) -> str:
@@ -124,7 +142,11 @@ class Artifact:
     @cached_property
     def golden(self) -> tuple[UInt8, HoverMaps]:
         """The test pair: patches (N, P, P, 3) uint8 and the maps that one view of all members gives for them."""
-        with np.load(self.folder / self.manifest.golden.file) as content:
+        return self.test_pair(self.manifest.golden)
+
+    def test_pair(self, golden: GoldenFile) -> tuple[UInt8, HoverMaps]:
+        """Patches and maps that lie in a file of the folder; `golden` keeps those of the members' own graphs."""
+        with np.load(self.folder / golden.file) as content:
             maps = HoverMaps(*(content[k].astype(np.float32) for k in ("np_prob", "hv", "type_prob")))
             return content["patches"], maps
 
@@ -178,10 +200,10 @@ def open_folder(folder: Path) -> Artifact:
     """
     artifact = Artifact(folder, read_manifest(folder / "manifest.json"))
     manifest = artifact.manifest
-    for file, digest in [
-        *((m.file, m.sha256) for m in manifest.members),
-        (manifest.golden.file, manifest.golden.sha256),
-    ]:
+    parts: list[MemberFile | GoldenFile | GraphFile] = [*manifest.members, manifest.golden]
+    if manifest.int8:
+        parts += [*manifest.int8.members, manifest.int8.golden]
+    for file, digest in ((part.file, part.sha256) for part in parts):
         if not _plain(file) or not (folder / file).is_file():
             raise DigestMismatch(f"{manifest.name}@{manifest.version}: {file} is missing")
         if sha256_of(folder / file) != digest:
@@ -214,25 +236,40 @@ def prove(engine: Engine, artifact: Artifact) -> float:
     """Let an engine show that it gives the golden maps, alone and, where patches run side by side, in every lane.
 
     One that calculates in half precision must give them in larger patches too: sums over whole maps grow with them, and
-    float16 ends at 65504.
+    float16 ends at 65504. One that calculates in int8 has golden maps of its own.
 
     Returns:
-        The largest difference.
+        The largest difference; in int8 the mean one (model_store/README.md says why).
 
     Raises:
         ArtifactDrift: it is off by more than the manifest, or half precision, allows.
     """
-    patches, maps = artifact.golden
-    drift, allowed = engine.predict(patches).furthest_from(maps), artifact.manifest.golden.tolerance
-    if (abreast := getattr(engine, "abreast", 1)) > 1:
-        each = engine.predict(np.repeat(patches[:1], abreast, axis=0))
-        drift = float(np.max([drift, *(each[i : i + 1].furthest_from(maps[:1]) for i in range(abreast))]))
-    half = getattr(engine, "precision", "float32") == "float16"
-    _refuse_drift(artifact, drift, max(allowed, HALF_TOLERANCE) if half else allowed, "golden pair")
+    precision = getattr(engine, "precision", "float32")
+    if precision == "int8" and artifact.manifest.int8:
+        return _prove_pair(engine, artifact, artifact.manifest.int8.golden, HoverMaps.mean_from, "golden pair in int8")
+    half = precision == "float16"
+    golden = artifact.manifest.golden
+    if half:
+        golden = replace(golden, tolerance=max(golden.tolerance, HALF_TOLERANCE))
+    drift = _prove_pair(engine, artifact, golden, HoverMaps.furthest_from, "golden pair")
     for size in artifact.manifest.patch_sizes if half else ():
-        if size > patches.shape[1]:
+        if size > artifact.golden[0].shape[1]:
             off = _mirrored_drift(engine, artifact, size)
             _refuse_drift(artifact, off, MIRRORED_TOLERANCE, f"golden pair in a patch of {size} pixels in float16")
+    return drift
+
+
+def _prove_pair(
+    engine: Engine, artifact: Artifact, golden: GoldenFile, off: Callable[[HoverMaps, HoverMaps], float], what: str
+) -> float:
+    """How far an engine's maps are off those of a test pair, which must be no more than that allows."""
+    patches, maps = artifact.test_pair(golden)
+    drifts = [off(engine.predict(patches), maps)]
+    if (abreast := getattr(engine, "abreast", 1)) > 1:
+        each = engine.predict(np.repeat(patches[:1], abreast, axis=0))
+        drifts += [off(each[i : i + 1], maps[:1]) for i in range(abreast)]
+    drift = float(np.max(drifts))
+    _refuse_drift(artifact, drift, golden.tolerance, what)
     return drift
 
 
@@ -297,7 +334,12 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
         tumour_burden_reason=content["tumour_burden_reason"],
         scores=content["scores"],
         golden=GoldenFile(**content["golden"]),
+        int8=_int8(content["int8"]) if content.get("int8") else None,
     )
+
+
+def _int8(content: Mapping[str, Any]) -> Int8Graphs:
+    return Int8Graphs(tuple(GraphFile(**m) for m in content["members"]), GoldenFile(**content["golden"]))
 
 
 def _check(manifest: Manifest) -> None:
@@ -310,6 +352,7 @@ def _check(manifest: Manifest) -> None:
         (lambda m: all(v in BY_NAME for views in m.profiles.values() for v in views), "names an unknown view"),
         (lambda m: all(m.profiles.values()), "has a profile without views"),
         (lambda m: m.temperature > 0, "temperature is not above 0"),
+        (lambda m: m.int8 is None or len(m.int8.members) == len(m.members), "has not one int8 graph a member"),
         (lambda m: m.qc.keys() <= DEFAULT_THRESHOLDS.keys(), "names an unknown bound of the technical check"),
     ]
     for holds, complaint in rules:

@@ -29,7 +29,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 OUTPUTS = graphs.MAPS
 
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "int8"]
 
 LIGHT = 16_000_000
 """Parameters of a model whose patches run side by side on a CPU: its weights are then in memory twice (64 MB more)."""
@@ -79,12 +79,14 @@ class OnnxEngine:
             artifact: verified model folder.
             provider: `CPUExecutionProvider` or `CUDAExecutionProvider`.
             threads: of the CPU; `cpu_limit()` if None.
-            precision: type that the networks calculate in; float16 is for GPUs, and is tested on CPUs.
+            precision: type that the networks calculate in; float16 is for GPUs, and is tested on CPUs; int8 is for CPUs
+                and models that hold such graphs.
             memory: bytes of the GPU that the networks may take together; None: no limit.
             boarded: whether views and averaging happen on the device; None: on a GPU.
 
         Raises:
-            EngineUnavailable: ONNX Runtime is missing, or fell back to another device (it does so silently).
+            EngineUnavailable: ONNX Runtime is missing, or fell back to another device (it does so silently); or the
+                model has no graphs in int8.
         """
         onnxruntime = _runtime(provider)
         threads = threads or cpu_limit()
@@ -107,7 +109,8 @@ class OnnxEngine:
                 raise EngineUnavailable(f"{provider} was demanded, ONNX Runtime uses {used}: {_advice(provider)}")
             return session
 
-        sessions = tuple(opened(_graph(file, precision)) for file in artifact.files)
+        files = artifact.files if precision != "int8" else _int8_files(artifact)
+        sessions = tuple(opened(_graph(file, precision)) for file in files)
         board = None
         if boarded or (boarded is None and provider == CUDA):
             sets = [VIEWS[:1], *(artifact.manifest.views(name) for name in artifact.manifest.profiles)]
@@ -115,7 +118,7 @@ class OnnxEngine:
         run_options = onnxruntime.RunOptions()
         narrow: tuple[InferenceSession, ...] = ()
         if provider == CPU and threads > 1 and sum(m.parameters for m in artifact.manifest.members) <= LIGHT:
-            narrow = tuple(opened(_graph(file, precision), 1) for file in artifact.files)
+            narrow = tuple(opened(_graph(file, precision), 1) for file in files)
         return cls(
             sessions,
             provider,
@@ -249,8 +252,14 @@ def _advice(provider: str) -> str:
     return "is there an NVIDIA GPU, with a driver, CUDA and cuDNN of the versions that this ONNX Runtime was built for?"
 
 
+def _int8_files(artifact: Artifact) -> tuple[Path, ...]:
+    if artifact.manifest.int8 is None:
+        raise EngineUnavailable(f"{artifact.name}@{artifact.version} has no graphs that calculate in int8")
+    return tuple(artifact.folder / member.file for member in artifact.manifest.int8.members)
+
+
 def _graph(file: Path, precision: Precision) -> Path | bytes:
-    if precision == "float32":
+    if precision != "float16":
         return file
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415  (needs the package onnx)
 

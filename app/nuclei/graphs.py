@@ -91,7 +91,7 @@ def halved(file: Path, convert: Callable[..., Model]) -> bytes:
     """
     onnx = _onnx()
     model = onnx.load(file)
-    _expand(model.graph)
+    expand(model.graph)
     model = convert(model, keep_io_types=True, node_block_list=_in_float32(model.graph))
     _drop_repeated(model.graph)
     _drop_detours(model.graph)
@@ -176,7 +176,7 @@ class _Builder:
         return content
 
 
-def _expand(graph: Any) -> None:
+def expand(graph: Any) -> None:
     """Weights kept as int8 times a scale become float32: half precision has no digits for the scales."""
     numpy_helper = _onnx().numpy_helper
     constants = {tensor.name: tensor for tensor in graph.initializer}

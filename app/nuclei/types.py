@@ -82,11 +82,18 @@ class HoverMaps:
 
     def furthest_from(self, other: HoverMaps) -> float:
         """Largest absolute difference in any map; infinite if the sizes differ, NaN if one is in a map."""
+        return self._off(other, np.max)
+
+    def mean_from(self, other: HoverMaps) -> float:
+        """Mean absolute difference of the map that differs most by it; infinite or NaN as `furthest_from` is."""
+        return self._off(other, np.mean)
+
+    def _off(self, other: HoverMaps, how: Callable[[Any], Any]) -> float:
         if self.np_prob.shape != other.np_prob.shape or self.type_prob.shape != other.type_prob.shape:
             return float("inf")
         pairs = [(self.np_prob, other.np_prob), (self.hv, other.hv), (self.type_prob, other.type_prob)]
         # Not `max`, which passes over a NaN that is not the first.
-        return float(np.max([np.abs(a - b).max() for a, b in pairs if a.size] or [0.0]))
+        return float(np.max([how(np.abs(a - b)) for a, b in pairs if a.size] or [0.0]))
 
 
 def combined(parts: Sequence[HoverMaps], how: Callable[[list[Any]], Any]) -> HoverMaps:

@@ -181,12 +181,13 @@ class Opener:
     """Opens engines as an operator wants them; an `EngineOpener`.
 
     Attributes:
-        precision: of the networks on a GPU. auto takes float16 for a model that ONNX Runtime opens so and that gives
-            its golden maps in it, else float32; a CPU always calculates in float32.
+        precision: of the networks. auto takes float16 on a GPU for a model that ONNX Runtime opens so and that gives
+            its golden maps in it, else float32; float16 is a GPU's alone. int8 is a CPU's, for models that hold graphs
+            for it: others calculate in float32 there, and a GPU as by auto.
         memory: bytes of the GPU that one model may take; None: no limit.
     """
 
-    precision: Literal["auto", "float32", "float16"] = "auto"
+    precision: Literal["auto", "float32", "float16", "int8"] = "auto"
     memory: int | None = None
     open_engine: Callable[..., Engine] = OnnxEngine.open
 
@@ -197,6 +198,8 @@ class Opener:
             EngineUnavailable: no ONNX Runtime, or not on that device.
         """
         opened = partial(self.open_engine, artifact, provider, threads, memory=self.memory)
+        if provider == CPU and self.precision == "int8" and artifact.manifest.int8:
+            return opened(precision="int8")
         if provider == CPU or self.precision == "float32":
             return opened(precision="float32")
         if self.precision == "float16":

@@ -4,7 +4,8 @@
 
 Runs of the whole Segmenter and of the network alone are interleaved, so that a busy machine slows both alike; the share
 of the network is the figure to trust, patches a second depend on the machine. So are batches of as many patches as
-there are cores, in lanes (`app.nuclei.lanes`) and by all cores one patch after the other.
+there are cores, in lanes (`app.nuclei.lanes`) and by all cores one patch after the other. The same once more by the
+graphs that calculate in int8.
 """
 
 from __future__ import annotations
@@ -45,11 +46,14 @@ def main() -> None:
     image = np.ascontiguousarray(immunohistochemistry()[:PATCH, :PATCH])
     engine, batch = OnnxEngine.open(segmenter.artifact), np.stack([image] * max(2, cpu_limit()))
     wide = replace(engine, lanes=None)
+    bytewise = Segmenter(segmenter.artifact, OnnxEngine.open(segmenter.artifact, precision="int8"))
     work = {
         "all": lambda: segmenter.segment(image, mpp=0.5, profile="fast"),
         "network": lambda: segmenter.engine.predict(image[None]),
         "lanes": lambda: engine.predict(batch),
         "wide": lambda: [wide.predict(patch[None]) for patch in batch],
+        "all in int8": lambda: bytewise.segment(image, mpp=0.5, profile="fast"),
+        "lanes in int8": lambda: bytewise.engine.predict(batch),
     }
     for run in work.values():
         run()
@@ -57,10 +61,11 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, run in work.items():
             times[name].append(seconds(run))
-    whole, network, lanes, one_by_one = (statistics.median(times[name]) for name in work)
+    whole, network, lanes, one_by_one, whole_int8, lanes_int8 = (statistics.median(times[name]) for name in work)
     print(
         f"{cpu_limit()} threads: {1 / whole:.1f} patches/s, {1000 * whole:.1f} ms each, network {network / whole:.0%}; "
-        f"network alone {len(batch) / one_by_one:.1f} patches/s one by one, {len(batch) / lanes:.1f} in lanes"
+        f"network alone {len(batch) / one_by_one:.1f} patches/s one by one, {len(batch) / lanes:.1f} in lanes; "
+        f"in int8 {1 / whole_int8:.1f} patches/s, network alone {len(batch) / lanes_int8:.1f} in lanes"
     )
     merge(
         [
@@ -75,6 +80,20 @@ def main() -> None:
                 "name": "lite_lanes_ratio",
                 "value": round(one_by_one / lanes, 3),
                 "unit": "x the patches/s of all cores on one patch after the other",
+                "bar": None,
+                "holds": None,
+            },
+            {
+                "name": "lite_int8_ratio",
+                "value": round(whole / whole_int8, 2),
+                "unit": "x the patches/s in float32, separation included",
+                "bar": None,
+                "holds": None,
+            },
+            {
+                "name": "lite_int8_lanes_ratio",
+                "value": round(lanes / lanes_int8, 2),
+                "unit": "x the patches/s in float32 of the network in lanes",
                 "bar": None,
                 "holds": None,
             },

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -17,6 +17,7 @@ from skimage.data import immunohistochemistry
 from app import cli
 from app.main import create_app
 from app.nuclei import Segmenter, load_artifact
+from app.nuclei.engine import OnnxEngine
 from app.settings import Settings
 from training.data.sample import Sample
 from training.evaluate import evaluate_image
@@ -30,8 +31,8 @@ def image() -> np.ndarray:
     return np.ascontiguousarray(whole[:SIZE, :SIZE])
 
 
-async def _served(png: bytes) -> dict[str, Any]:
-    app = create_app(Settings(threads=2, device="cpu"))
+async def _served(png: bytes, precision: Literal["float32", "int8"] = "float32") -> dict[str, Any]:
+    app = create_app(Settings(threads=2, device="cpu", precision=precision))
     async with app.router.lifespan_context(app):
         await asyncio.to_thread(app.state.services.lifecycle.wait_started)
         transport = httpx.ASGITransport(app)
@@ -46,17 +47,24 @@ def _nuclei(collection: dict[str, Any]) -> list[Any]:
     return [(f["geometry"], f["properties"]) for f in collection["features"]]
 
 
-def test_evaluation_command_line_and_service_agree(image: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_evaluation_command_line_and_service_agree(
+    image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Literal["float32", "int8"]
+) -> None:
+    monkeypatch.setenv("KARYON_PRECISION", precision)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     (tmp_path / "tile.png").write_bytes(buffer.getvalue())
-    served = asyncio.run(_served(buffer.getvalue()))
+    served = asyncio.run(_served(buffer.getvalue(), precision))
+    assert served["provenance"]["runtime"]["precision"] == precision
     command = ["segment", str(tmp_path / "tile.png"), "--mpp", "0.5", "-o", str(tmp_path / "out.geojson")]
     assert cli.main(command) == cli.OK
     written = json.loads((tmp_path / "out.geojson").read_bytes())
     nothing = np.zeros(image.shape[:2], np.int32)
     sample = Sample("tile", "none", "none", image, nothing, np.zeros(1, np.uint8), 0.5)
-    _, evaluated = evaluate_image(Segmenter(load_artifact("karyon-lite")), sample, "fast")
+    artifact = load_artifact("karyon-lite")
+    segmenter = Segmenter(artifact, OnnxEngine.open(artifact, precision=precision))
+    _, evaluated = evaluate_image(segmenter, sample, "fast")
     assert _nuclei(written) == _nuclei(served)
     assert [f["id"] for f in written["features"]] == [f["id"] for f in served["features"]]
     rings = [np.array(f["geometry"]["coordinates"][0], float) for f in served["features"]]

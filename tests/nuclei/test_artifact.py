@@ -31,8 +31,8 @@ def _edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
 class Replay:
     """Answers with given maps."""
 
-    def __init__(self, maps: HoverMaps) -> None:
-        self.maps = maps
+    def __init__(self, maps: HoverMaps, precision: str = "float32") -> None:
+        self.maps, self.precision = maps, precision
 
     def predict(self, patches: UInt8) -> HoverMaps:
         return self.maps
@@ -68,6 +68,23 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
         open_folder(folder)
 
 
+def test_the_graphs_in_int8_are_verified_as_the_others_are(folder: Path) -> None:
+    int8 = open_folder(folder).manifest.int8
+    assert int8
+    for part in (*int8.members, int8.golden):
+        whole = (folder / part.file).read_bytes()
+        (folder / part.file).write_bytes(whole[:-1])
+        with pytest.raises(DigestMismatch, match=part.file):
+            open_folder(folder)
+        (folder / part.file).write_bytes(whole)
+    assert open_folder(folder).manifest.int8 == int8
+
+
+def test_a_model_may_be_without_graphs_in_int8(folder: Path) -> None:
+    _edit(folder, lambda m: m.pop("int8"))
+    assert open_folder(folder).manifest.int8 is None
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -78,6 +95,8 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
         (lambda m: m.update(margin=200), "margin"),
         (lambda m: m["profiles"].update(fast=["sideways"]), "unknown view"),
         (lambda m: m.update(qc={"beauty.low.warn": 0.5}), "unknown bound of the technical check"),
+        (lambda m: m["int8"].update(members=[]), "has not one int8 graph a member"),
+        (lambda m: m["int8"].pop("golden"), "golden"),
         (lambda m: m["profiles"].pop("accurate"), "profile"),
         (lambda m: m["calibration"].update(temperature=0), "temperature"),
         (lambda m: m["postprocess"].update(surplus=1), "surplus"),
@@ -106,6 +125,19 @@ def test_an_engine_that_drifts_is_refused(folder: Path, off: float) -> None:
         prove(Replay(HoverMaps(maps.np_prob + np.float32(off), maps.hv, maps.type_prob)), artifact)
     with pytest.raises(ArtifactDrift):
         prove(Replay(HoverMaps(maps.np_prob, maps.hv, maps.type_prob + np.float32(off))), artifact)
+
+
+@pytest.mark.parametrize("off", [0.01, np.nan])
+def test_an_engine_in_int8_is_judged_by_the_golden_maps_in_int8_and_on_average(folder: Path, off: float) -> None:
+    artifact: Artifact = open_folder(folder)
+    assert artifact.manifest.int8
+    maps = artifact.test_pair(artifact.manifest.int8.golden)[1]
+    one_pixel = maps.np_prob.copy()
+    one_pixel[0, 0, 0] = 1 - one_pixel[0, 0, 0]
+    engine = Replay(HoverMaps(one_pixel, maps.hv, maps.type_prob), "int8")
+    assert 0 < prove(engine, artifact) < 1e-4
+    with pytest.raises(ArtifactDrift, match="golden pair in int8 off by"):
+        prove(Replay(HoverMaps(maps.np_prob + np.float32(off), maps.hv, maps.type_prob), "int8"), artifact)
 
 
 def test_the_store_lists_versions_and_which_is_active(folder: Path) -> None:

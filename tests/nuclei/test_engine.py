@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,34 @@ def artifact() -> Artifact:
     return load_artifact("karyon-lite")
 
 
-@pytest.fixture(scope="module")
-def engine(artifact: Artifact) -> OnnxEngine:
-    return OnnxEngine.open(artifact, threads=1)
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def engine(artifact: Artifact, request: pytest.FixtureRequest) -> OnnxEngine:
+    return OnnxEngine.open(artifact, threads=1, precision=request.param)
 
 
 def test_the_shipped_model_gives_its_golden_maps(engine: OnnxEngine, artifact: Artifact) -> None:
     assert prove(engine, artifact) <= artifact.manifest.golden.tolerance
+
+
+def test_maps_in_int8_differ_from_the_others_by_more_than_their_golden_pair_allows(artifact: Artifact) -> None:
+    int8 = artifact.manifest.int8
+    assert int8
+    off = artifact.test_pair(int8.golden)[1].mean_from(artifact.golden[1])
+    assert int8.golden.tolerance < off < 0.02
+
+
+def test_in_int8_the_graphs_for_it_run_side_by_side_as_well(artifact: Artifact) -> None:
+    one, two = (OnnxEngine.open(artifact, threads=threads, precision="int8") for threads in (1, 2))
+    patches = np.repeat(artifact.golden[0], 4, axis=0)
+    assert (one.abreast, two.abreast) == (1, 2)
+    assert two.predict(patches).mean_from(one.predict(patches)) <= 1e-6
+    assert prove(two, artifact) <= artifact.manifest.golden.tolerance
+
+
+def test_a_model_without_graphs_in_int8_is_not_opened_in_it(artifact: Artifact) -> None:
+    without = replace(artifact, manifest=replace(artifact.manifest, int8=None))
+    with pytest.raises(EngineUnavailable, match=f"karyon-lite@{artifact.version} has no graphs that calculate in int8"):
+        OnnxEngine.open(without, precision="int8")
 
 
 def test_the_provider_is_read_back(engine: OnnxEngine) -> None:

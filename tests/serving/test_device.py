@@ -106,10 +106,24 @@ def test_a_gpu_whose_runtime_refuses_a_network_in_half_precision_calculates_in_f
         Opener("float16", None, open_engine)(artifact, CUDA, 1)
 
 
-def test_a_cpu_calculates_in_float32_whatever_is_asked(artifact):
+@pytest.mark.parametrize("asked", ["auto", "float16", "float32"])
+def test_a_cpu_calculates_in_float32_unless_int8_is_asked(artifact, asked):
     opened = []
-    opener({"float32": 0.0}, opened, "float16")(artifact, CPU, 1)
+    opener({"float32": 0.0}, opened, asked)(artifact, CPU, 1)
     assert opened == [(CPU, "float32", 2**30)]
+
+
+def test_a_cpu_calculates_in_int8_if_asked_where_the_model_has_graphs_for_it(artifact):
+    opened = []
+    asked = opener({"float32": 0.0, "int8": 0.0}, opened, "int8")
+    asked(artifact, CPU, 1)
+    asked(replace(artifact, manifest=replace(artifact.manifest, int8=None)), CPU, 1)
+    assert [precision for _, precision, _ in opened] == ["int8", "float32"]
+
+
+def test_a_gpu_that_is_asked_for_int8_calculates_as_by_itself(artifact):
+    opened = []
+    assert opener({"float16": 0.01, "float32": 0.0}, opened, "int8")(artifact, CUDA, 1).precision == "float16"
 
 
 def test_without_a_gpu_auto_takes_the_cpu_and_cuda_refuses(artifact):

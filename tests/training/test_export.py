@@ -145,7 +145,9 @@ def test_an_engine_that_remembers_looks_at_a_patch_once() -> None:
 
 def test_a_model_does_not_differ_from_itself(store: Path, data_root: Path) -> None:
     artifact = load_artifact("pair", store)
-    rows = evaluate.differences(artifact, artifact, lizard.read(data_root / "lizard", ["consep"])[:1], "fast")
+    rows = evaluate.differences(
+        Segmenter(artifact), Segmenter(artifact), lizard.read(data_root / "lizard", ["consep"])[:1], "fast"
+    )
     assert rows.count("| +0.000 | +0.000 to +0.000 |") + rows.count("| +nan | +nan to +nan |") == len(PAIRED)
 
 
