@@ -14,7 +14,8 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,13 +138,7 @@ def write_artifact(
         FileExistsError: this version is there already; a version never changes.
         Disagreement: a graph does not do what its network does.
     """
-    home = store / manifest["name"] / manifest["version"]
-    if home.exists():
-        raise FileExistsError(f"{manifest['name']}@{manifest['version']} is there already; give another version")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".new-") as beside:
-        folder = Path(beside) / "artifact"
-        folder.mkdir()
+    with new_version(store, manifest["name"], manifest["version"]) as folder:
         entries = [_write_member(member, folder, index, weights) for index, member in enumerate(members, 1)]
         golden = write_golden([folder / e["file"] for e in entries], folder)
         full = {"schema": SCHEMA, **manifest, "weights": weights, "members": entries, "golden": golden}
@@ -152,11 +147,28 @@ def write_artifact(
         (folder / "MODEL_CARD.md").write_text(card)
         artifact = open_folder(folder)
         prove(OnnxEngine.open(artifact), artifact)
+    return Path(store / manifest["name"] / manifest["version"])
+
+
+@contextmanager
+def new_version(store: Path, name: str, version: str) -> Iterator[Path]:
+    """An empty folder to build a model in; if that goes well it becomes this version of the name, and the active one.
+
+    Raises:
+        FileExistsError: this version is there already; a version never changes.
+    """
+    home = store / name / version
+    if home.exists():
+        raise FileExistsError(f"{name}@{version} is there already; give another version")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".new-") as beside:
+        folder = Path(beside) / "artifact"
+        folder.mkdir()
+        yield folder
         shutil.move(folder, home)
     active = home.parent / "ACTIVE.new"
-    active.write_text(manifest["version"] + "\n")
+    active.write_text(version + "\n")
     active.replace(home.parent / "ACTIVE")
-    return Path(home)
 
 
 def licence_note(training: Mapping[str, Any]) -> str:

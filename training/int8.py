@@ -29,10 +29,9 @@ from app.nuclei.artifact import Artifact, default_store, load_artifact, open_fol
 from app.nuclei.engine import OnnxEngine
 from app.nuclei.graphs import expand
 from app.nuclei.types import UInt8
-from app.serving.store import import_model
 from training.config import RunConfig
 from training.data import lizard
-from training.export import write_golden
+from training.export import new_version, write_golden
 from training.train import random_crops, split
 
 TOLERANCE = 0.002
@@ -157,12 +156,11 @@ def with_int8(artifact: Artifact, version: str, store: Path, patches: Sequence[U
         patches: (P, P, 3) uint8 each, to take ranges of activations from.
 
     Raises:
-        ArtifactInvalid: this version is there already.
+        FileExistsError: this version is there already; a version never changes.
         ArtifactDrift: the folder does not give its golden maps.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / version
-        shutil.copytree(artifact.folder, folder)
+    with new_version(store, artifact.name, version) as folder:
+        shutil.copytree(artifact.folder, folder, dirs_exist_ok=True)
         names = [f"{Path(member.file).stem}.int8.onnx" for member in artifact.manifest.members]
         for file, name in zip(artifact.files, names, strict=True):
             quantised(file, folder / name, patches)
@@ -172,8 +170,9 @@ def with_int8(artifact: Artifact, version: str, store: Path, patches: Sequence[U
         manifest = json.loads(path.read_text()) | {"version": version, "int8": {"members": members, "golden": golden}}
         path.write_text(json.dumps(manifest, indent=1) + "\n")
         new = open_folder(folder)
+        prove(OnnxEngine.open(new), new)
         prove(OnnxEngine.open(new, precision="int8"), new)
-        return import_model(folder, store, OnnxEngine.open, activate=True, progress=lambda _: None)
+    return open_folder(store / artifact.name / version)
 
 
 def crops_of(artifact: Artifact, data: Path, count: int = CROPS) -> list[UInt8]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -245,13 +245,13 @@ def prove(engine: Engine, artifact: Artifact) -> float:
         ArtifactDrift: it is off by more than the manifest, or half precision, allows.
     """
     precision = getattr(engine, "precision", "float32")
-    if precision == "int8" and artifact.manifest.int8:
-        return _prove_pair(engine, artifact, artifact.manifest.int8.golden, HoverMaps.mean_from, "golden pair in int8")
-    half = precision == "float16"
-    golden = artifact.manifest.golden
-    if half:
-        golden = replace(golden, tolerance=max(golden.tolerance, HALF_TOLERANCE))
-    drift = _prove_pair(engine, artifact, golden, HoverMaps.furthest_from, "golden pair")
+    if precision == "int8" and (int8 := artifact.manifest.int8):
+        drift = _drift(engine, artifact.test_pair(int8.golden), HoverMaps.mean_from)
+        _refuse_drift(artifact, drift, int8.golden.tolerance, "golden pair in int8")
+        return drift
+    half, allowed = precision == "float16", artifact.manifest.golden.tolerance
+    drift = _drift(engine, artifact.golden, HoverMaps.furthest_from)
+    _refuse_drift(artifact, drift, max(allowed, HALF_TOLERANCE) if half else allowed, "golden pair")
     for size in artifact.manifest.patch_sizes if half else ():
         if size > artifact.golden[0].shape[1]:
             off = _mirrored_drift(engine, artifact, size)
@@ -259,18 +259,14 @@ def prove(engine: Engine, artifact: Artifact) -> float:
     return drift
 
 
-def _prove_pair(
-    engine: Engine, artifact: Artifact, golden: GoldenFile, off: Callable[[HoverMaps, HoverMaps], float], what: str
-) -> float:
-    """How far an engine's maps are off those of a test pair, which must be no more than that allows."""
-    patches, maps = artifact.test_pair(golden)
+def _drift(engine: Engine, pair: tuple[UInt8, HoverMaps], off: Callable[[HoverMaps, HoverMaps], float]) -> float:
+    """How far an engine's maps are off those of a test pair, alone and in every lane."""
+    patches, maps = pair
     drifts = [off(engine.predict(patches), maps)]
     if (abreast := getattr(engine, "abreast", 1)) > 1:
         each = engine.predict(np.repeat(patches[:1], abreast, axis=0))
         drifts += [off(each[i : i + 1], maps[:1]) for i in range(abreast)]
-    drift = float(np.max(drifts))
-    _refuse_drift(artifact, drift, golden.tolerance, what)
-    return drift
+    return float(np.max(drifts))
 
 
 def _mirrored_drift(engine: Engine, artifact: Artifact, size: int) -> float:
