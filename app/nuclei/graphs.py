@@ -177,7 +177,7 @@ class _Builder:
 
 
 def expand(graph: Any) -> None:
-    """Weights kept as int8 times a scale become float32: half precision has no digits for the scales."""
+    """Weights kept as int8 times a scale become float32: what converts a graph wants them so."""
     numpy_helper = _onnx().numpy_helper
     constants = {tensor.name: tensor for tensor in graph.initializer}
     codes = {n.output[0]: n for n in graph.node if n.op_type == "Cast" and n.input[0] in constants}
