@@ -253,8 +253,12 @@ def _engine(settings: Settings) -> Callable[[Any], Any]:
 
     from app.serving.device import Opener, open_on
 
-    opener = Opener(settings.precision, settings.gpu_memory)
+    opener = Opener(settings.precision, settings.gpu_memory, warn=_tell_precision)
     return partial(open_on, settings.device, threads=settings.threads, open_engine=opener)
+
+
+def _tell_precision(reason: str) -> None:
+    print(f"karyon: calculates in float32, {reason}", file=sys.stderr)
 
 
 def _require_runtime() -> None:

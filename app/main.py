@@ -87,7 +87,8 @@ def create_app(
     """
     settings = settings or load_settings()
     require_model(settings.model, settings.model_store)
-    services = assemble(settings, open_engine or Opener(settings.precision, settings.gpu_memory))
+    opener = open_engine or Opener(settings.precision, settings.gpu_memory, warn=tell_precision)
+    services = assemble(settings, opener)
     return application(services, partial(running, services=services, before_ready=before_ready))
 
 
@@ -246,6 +247,11 @@ def announce(services: Services) -> None:
         provider=provider,
         precision=resident.engine.precision,
     )
+
+
+def tell_precision(reason: str) -> None:
+    """Say that a model does not calculate as it was asked to."""
+    log("a model calculates in float32", logging.WARNING, reason=reason)
 
 
 def in_memory(metrics: Metrics, resident: Resident, is_there: bool) -> None:

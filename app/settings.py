@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "float16", "int8"] = Field(
         "auto",
         description="of networks; auto: on a GPU float16 where a model gives its golden maps in it, else float32; "
-        "int8: on a CPU, where a model has graphs for it",
+        "int8: on a CPU where a model gives its golden maps in that, else float32",
     )
     gpu_memory: int | None = Field(
         None, ge=2**28, description="bytes of the GPU that one model may take; unset: as much as there is"

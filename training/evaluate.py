@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import Artifact, default_store
-from app.nuclei.engine import OnnxEngine
+from app.nuclei.engine import proven
 from app.nuclei.types import Engine, Profile, Segmentation
 from training import card, failures, reliability, sensitivity
 from training.data import lizard
@@ -182,7 +182,7 @@ def _titled(segmenter: Segmenter) -> str:
 
 def in_int8(artifact: Artifact, samples: Sequence[Sample], profile: Profile) -> dict[str, Any]:
     """What calculating in int8 makes of a model's scores: each, and by how much it is above the one in float32."""
-    segmenters = (Segmenter(artifact, OnnxEngine.open(artifact, precision=INT8)), Segmenter(artifact))
+    segmenters = (Segmenter(artifact, proven(artifact, INT8)), Segmenter(artifact))
     bytewise, plain = (evaluate(segmenter, samples, profile) for segmenter in segmenters)
     return {"scores": summarise(bytewise), "gaps": compare(bytewise, plain)}
 
@@ -211,7 +211,7 @@ def main() -> None:
         source, samples = "validation", validation_images(arguments.run, arguments.root, artifact)
     else:
         source, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
-    engine = OnnxEngine.open(artifact, precision=arguments.precision)
+    engine = proven(artifact, arguments.precision)
     folder = folder_of(arguments.out, artifact, source, arguments.profile, arguments.precision)
     named = f"--run {arguments.run}" if arguments.run else ""
     result = run(artifact, samples, source, arguments.profile, folder, engine, named)

@@ -27,8 +27,8 @@ from skimage import data as skimage_data
 from torch import nn
 
 from app.nuclei import hover
-from app.nuclei.artifact import SCHEMA, open_folder, prove, sha256_of
-from app.nuclei.engine import OUTPUTS, OnnxEngine, mean
+from app.nuclei.artifact import SCHEMA, open_folder, sha256_of
+from app.nuclei.engine import OUTPUTS, mean, proven
 from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import HoverMaps, UInt8
 from training.data import lizard
@@ -146,7 +146,7 @@ def write_artifact(
         (folder / "LICENSE").write_text(licence_note(manifest["training"]))
         (folder / "MODEL_CARD.md").write_text(card)
         artifact = open_folder(folder)
-        prove(OnnxEngine.open(artifact), artifact)
+        proven(artifact)
     return Path(store / manifest["name"] / manifest["version"])
 
 

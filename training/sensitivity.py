@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from app.nuclei import Segmenter, load_artifact
 from app.nuclei.artifact import default_store
-from app.nuclei.engine import OnnxEngine
+from app.nuclei.engine import proven
 from app.nuclei.types import Profile, UInt8
 from training.augment import compressed, stained
 from training.data import lizard
@@ -125,7 +125,7 @@ def main() -> None:
         name, samples = "validation", validation_images(arguments.run, arguments.root, artifact)
     else:
         name, samples = arguments.source, lizard.read(arguments.root, [arguments.source])
-    engine = OnnxEngine.open(artifact, precision=arguments.precision)
+    engine = proven(artifact, arguments.precision)
     rows = study(Segmenter(artifact, engine), samples, arguments.profile)
     arguments.out.mkdir(parents=True, exist_ok=True)
     way = "-int8" if arguments.precision == "int8" else ""

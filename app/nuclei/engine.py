@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from app.nuclei import ballots, graphs
-from app.nuclei.artifact import Artifact
+from app.nuclei.artifact import Artifact, prove
 from app.nuclei.errors import EngineUnavailable
 from app.nuclei.lanes import Lanes, joined
 from app.nuclei.onboard import Board, Staged
@@ -207,6 +207,18 @@ class OnnxEngine:
             return
         for session in (*self.sessions, *self.narrow):
             _run(session, tiny, options)
+
+
+def proven(artifact: Artifact, precision: Precision = "float32") -> OnnxEngine:
+    """A CPU's engine that gives the golden maps.
+
+    Raises:
+        ArtifactDrift: it does not, on this CPU.
+        EngineUnavailable: as `OnnxEngine.open`.
+    """
+    engine = OnnxEngine.open(artifact, precision=precision)
+    prove(engine, artifact)
+    return engine
 
 
 def provider_options(provider: str, precision: Precision = "float32", memory: int | None = None) -> dict[str, str]:

@@ -183,13 +183,15 @@ class Opener:
     Attributes:
         precision: of the networks. auto takes float16 on a GPU for a model that ONNX Runtime opens so and that gives
             its golden maps in it, else float32; float16 is a GPU's alone. int8 is a CPU's, for models that hold graphs
-            for it: others calculate in float32 there, and a GPU as by auto.
+            for it and give their golden maps there; else it calculates in float32, and a GPU as by auto.
         memory: bytes of the GPU that one model may take; None: no limit.
+        warn: is told why a model calculates in float32 instead.
     """
 
     precision: Literal["auto", "float32", "float16", "int8"] = "auto"
     memory: int | None = None
     open_engine: Callable[..., Engine] = OnnxEngine.open
+    warn: Callable[[str], None] = lambda _: None
 
     def __call__(self, artifact: Artifact, provider: str, threads: int | None) -> Engine:
         """Open a model on a provider of ONNX Runtime.
@@ -199,17 +201,27 @@ class Opener:
         """
         opened = partial(self.open_engine, artifact, provider, threads, memory=self.memory)
         if provider == CPU and self.precision == "int8" and artifact.manifest.int8:
-            return opened(precision="int8")
+            return self._proven(opened, artifact, "int8")
         if provider == CPU or self.precision == "float32":
             return opened(precision="float32")
         if self.precision == "float16":
             return opened(precision="float16")
+        return self._proven(opened, artifact, "float16")
+
+    def _proven(
+        self, opened: Callable[..., Engine], artifact: Artifact, precision: Literal["float16", "int8"]
+    ) -> Engine:
+        """An engine in this precision if it gives the golden maps, else one in float32."""
         try:
-            half = opened(precision="float16")
-            prove(half, artifact)
-        except (ArtifactDrift, EngineUnavailable):  # without a GPU float32 is not to be had either, and says so
-            return opened(precision="float32")
-        return half
+            engine = opened(precision=precision)
+            prove(engine, artifact)
+        except ArtifactDrift as drift:
+            self.warn(f"not in {precision}: {drift}")
+        except EngineUnavailable:  # without a GPU float32 is not to be had either, and says so
+            pass
+        else:
+            return engine
+        return opened(precision="float32")
 
 
 def open_on(

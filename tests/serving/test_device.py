@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field, replace
 
@@ -46,13 +47,18 @@ class Card:
 
     def predict(self, patches):
         self.ran.append(("here", len(patches), patches.shape[1]))
-        maps = self.artifact.golden[1]
+        maps = self.golden()[1]
         rows, times = np.zeros(len(patches), int), patches.shape[1] // maps.np_prob.shape[1]
         np_prob, hv, type_prob = (
             np.tile(m[rows], (1, times, times) + (1,) * (m.ndim - 3)) for m in (maps.np_prob, maps.hv, maps.type_prob)
         )
         error = np.float32(self.error if times == 1 else self.error_in_larger)
         return HoverMaps(np_prob + error, hv, type_prob + error)
+
+    def golden(self):
+        if self.precision == "int8":
+            return self.artifact.test_pair(self.artifact.manifest.int8.golden)
+        return self.artifact.golden
 
     def predict_views(self, patches, views):
         maps = average(self.predict, patches, views)
@@ -61,12 +67,12 @@ class Card:
         return maps
 
 
-def opener(errors, opened, precision="auto"):
+def opener(errors, opened, precision="auto", warn=lambda _: None):
     def open_engine(artifact, provider, threads, precision, memory):
         opened.append((provider, precision, memory))
         return Card(artifact, errors[precision], precision=precision)
 
-    return Opener(precision, 2**30, open_engine)
+    return Opener(precision, 2**30, open_engine, warn)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,14 @@ def test_a_cpu_calculates_in_int8_if_asked_where_the_model_has_graphs_for_it(art
     asked(artifact, CPU, 1)
     asked(replace(artifact, manifest=replace(artifact.manifest, int8=None)), CPU, 1)
     assert [precision for _, precision, _ in opened] == ["int8", "float32"]
+
+
+def test_a_cpu_that_does_not_give_the_golden_maps_in_int8_calculates_in_float32_and_says_why(artifact):
+    opened, told = [], []
+    engine = opener({"float32": 0.0, "int8": 0.01}, opened, "int8", told.append)(artifact, CPU, 1)
+    assert engine.precision == "float32"
+    assert [precision for _, precision, _ in opened] == ["int8", "float32"]
+    assert re.fullmatch(r"not in int8: karyon-lite@\d+: golden pair in int8 off by 1.0e-02, allowed 2.0e-03", *told)
 
 
 def test_a_gpu_that_is_asked_for_int8_calculates_as_by_itself(artifact):

@@ -12,10 +12,12 @@ import pytest
 from app.nuclei import load_artifact
 from app.nuclei.artifact import Artifact, default_store
 from app.nuclei.engine import OnnxEngine
+from app.nuclei.errors import EngineUnavailable
 from app.nuclei.graphs import MAPS
 from tests.training.layouts import write_lizard
+from training import int8
 from training.export import golden_patch
-from training.int8 import crops_of, in_float32, quantised, with_int8
+from training.int8 import crops_of, in_float32, multiplies_exactly, quantised, with_int8
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,7 @@ def test_a_chain_keeps_its_ends_and_its_gate_in_float32() -> None:
     assert in_float32(graph) == ["cast", "first", "mean", "squeeze", "gate", "head", "softmax"]
 
 
+@pytest.mark.skipif(not multiplies_exactly(), reason="graphs in int8 are not made on a CPU without VNNI")
 def test_a_model_comes_to_graphs_in_int8_by_a_version_of_its_own(artifact: Artifact, tmp_path: Path) -> None:
     shutil.copytree(default_store() / "karyon-lite", tmp_path / "karyon-lite")
     new = with_int8(artifact, "next", tmp_path, [golden_patch()])
@@ -81,6 +84,15 @@ def test_a_model_comes_to_graphs_in_int8_by_a_version_of_its_own(artifact: Artif
     assert OnnxEngine.open(new, precision="int8").predict(golden_patch()[None]).mean_from(artifact.golden[1]) < 0.02
     with pytest.raises(FileExistsError, match="karyon-lite@next is there already; give another version"):
         with_int8(artifact, "next", tmp_path, [golden_patch()])
+
+
+def test_a_cpu_whose_sums_of_bytes_are_cut_off_makes_no_graphs_in_int8(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "multiplies_exactly", lambda: False)
+    with pytest.raises(EngineUnavailable, match="as x86 does without VNNI"):
+        with_int8(artifact, "next", tmp_path, [golden_patch()])
+    assert not list(tmp_path.iterdir())
 
 
 def test_ranges_are_taken_from_varied_crops_of_what_the_model_learnt_from(artifact: Artifact, tmp_path: Path) -> None:
