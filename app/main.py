@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +35,7 @@ from app.api.slideservices import SlideServices
 from app.nuclei.artifact import Artifact, active_version, default_store, load_artifact
 from app.nuclei.engine import cpu_limit
 from app.nuclei.errors import ArtifactError, Refusal
-from app.server import LAST_CALL_S, Server
+from app.server import LAST_CALL_S, Server, bound
 from app.serving.admission import WaitingRoom
 from app.serving.budget import Budget
 from app.serving.calibration import Shelf
@@ -282,13 +284,19 @@ def end_process(reason: str) -> None:
 
 
 def serve(settings: Settings, open_engine: EngineOpener | None = None) -> int:
-    """Run the service until a signal; the process's exit status. See `create_app`."""
+    """Run the service until a signal; the process's exit status. See `create_app`.
+
+    Raises:
+        OSError: it cannot listen where it was told to.
+    """
     log_as_json(settings.log_level)
-    app = create_app(settings, open_engine, keep_for_good)
+    with bound(settings.host, settings.port) as sockets:
+        return _serve(settings, create_app(settings, open_engine, keep_for_good), sockets)
+
+
+def _serve(settings: Settings, app: FastAPI, sockets: list[socket.socket]) -> int:
     config = uvicorn.Config(
         app,
-        settings.host,
-        settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -299,8 +307,11 @@ def serve(settings: Settings, open_engine: EngineOpener | None = None) -> int:
     watchdog = Watchdog(services.vitals, end_process)
     watchdog.start()
     with answering_probes(services, settings.admin_port):
-        Server(config, services.lifecycle, settings.drain_delay_s, services.runner.abort).run()
+        Server(config, services.lifecycle, settings.drain_delay_s, services.runner.abort).run(sockets)
     watchdog.stop()
+    if services.lifecycle.coming_up:  # in native code, which aborts the process when the interpreter ends around it
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

@@ -6,9 +6,12 @@ answered is told that the service stops -> connections are cut. The exit status 
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 
 import uvicorn
@@ -16,6 +19,7 @@ import uvicorn
 from app.serving.lifecycle import Lifecycle, State
 from app.telemetry import log
 
+BACKLOG = 2048
 LAST_CALL_S = 3  # seconds in which those whose time is up are told so, before connections are cut
 
 
@@ -64,16 +68,34 @@ class Server(uvicorn.Server):
             time.sleep(max(0.0, self.config.timeout_graceful_shutdown - LAST_CALL_S))
             self._last_call()
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where: with port 0 nobody else knows."""
         threading.Thread(target=self._leave, name="karyon-leave", daemon=True).start()  # it keeps nobody from ending
-        await super().startup(sockets)  # type: ignore[arg-type]
+        await super().startup(sockets)
         for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
+            for own in server.sockets:
+                host, port = own.getsockname()[:2]
                 log("listening", host=host, port=port)
 
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, wait for what runs, and end the application."""
-        await super().shutdown(sockets)  # type: ignore[arg-type]
+        await super().shutdown(sockets)
         self._leaving.put(False)
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Sockets at every address of a host, before anything is loaded.
+
+    Raises:
+        OSError: one cannot be had.
+    """
+    with ExitStack() as held:
+        sockets = []
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                own = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}") from error
+            sockets.append(held.enter_context(own))
+        yield sockets

@@ -80,6 +80,11 @@ class Lifecycle:
             self._thread.join(timeout_s)
         return self.started
 
+    @property
+    def coming_up(self) -> bool:
+        """Whether the model is still being brought up, in a process that drains too."""
+        return self._thread is not None and self._thread.is_alive()
+
     def drain(self, delay_s: float = 0.0) -> None:
         """Be unready from now on, and take no new work after `delay_s`. Safe in a signal handler."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -350,6 +351,26 @@ def test_sigterm_ends_the_process_with_status_0(onnx_store, png):
         assert ask(address, png).json()["summary"]["total"] == 132
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
+
+
+def test_sigterm_while_the_model_is_brought_up_ends_the_process_with_status_0(tmp_path):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KARYON_")}
+    env |= {"KARYON_DRAIN_DELAY_S": "0", "KARYON_CACHE": str(tmp_path)}
+    with subprocess.Popen(SERVE, env=env, stderr=subprocess.PIPE, text=True) as server:
+        assert any(json.loads(text)["event"] == "listening" for text in server.stderr)
+        time.sleep(0.2)  # ONNX Runtime is at work
+        server.send_signal(signal.SIGTERM)
+        events = [json.loads(text)["event"] for text in server.stderr]
+    assert (server.returncode, "ready" in events) == (0, False)
+
+
+def test_a_port_that_is_taken_stops_the_start():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [*SERVE[:-1], str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    reason = f"karyon: [Errno {errno.EADDRINUSE}] cannot listen on 127.0.0.1, port {port}: Address already in use"
+    assert (done.returncode, done.stderr.strip()) == (2, reason)
 
 
 def test_the_process_logs_nothing_but_json(onnx_store, png):
