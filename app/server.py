@@ -96,6 +96,8 @@ def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
             try:
                 own = socket.create_server(address[:2], family=family, backlog=BACKLOG)
             except OSError as error:
-                raise OSError(error.errno, f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}") from error
+                raise OSError(
+                    error.errno, f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
+                ) from error
             sockets.append(held.enter_context(own))
         yield sockets

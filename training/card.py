@@ -11,6 +11,7 @@ from typing import Any
 from app.nuclei.artifact import Artifact
 from app.nuclei.taxonomy import NAMES
 from training import sensitivity
+from training.data import lizard
 from training.failures import REACH_UM
 from training.record import history, runs_of
 from training.scores import RADIUS, RESAMPLES
@@ -23,6 +24,8 @@ ROWS = {
     "r2": "R² (mean over six classes)",
     "r2_common": "R² (epithelial, lymphocyte, plasma, connective)",
 }
+PER_CLASS = ("count_ratio_per_class", "pq_per_class", "detection_f1_per_class", "r2_per_class")
+STUDIES = {"sensitivity": "## What spoils it", "int8": "## What int8 costs"}
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -30,14 +33,16 @@ def table(result: Mapping[str, Any]) -> str:
     scores = result["scores"]
     lines = ["| score | value | 95 % interval |", "|---|---|---|"]
     lines += [f"| {title} | {scores[key]['value']:.3f} | {_range(scores[key])} |" for key, title in ROWS.items()]
-    lines += ["", "| class | nuclei in truth | PQ | detection F1 | R² |", "|---|---|---|---|---|"]
+    lines += ["", "| class | nuclei in truth | found by true | PQ | detection F1 | R² |", "|---|---|---|---|---|---|"]
     for name in NAMES:
-        cells = [_cell(scores[key][name]) for key in ("pq_per_class", "detection_f1_per_class", "r2_per_class")]
+        cells = [_cell(scores[key][name]) for key in PER_CLASS]
         lines.append(f"| {name} | {result['truth_counts'][name]} | " + " | ".join(cells) + " |")
     lines += [
         "",
         f"{result['images']} images, {result['nuclei']} nuclei of {result['data']}, profile `{result['profile']}`; "
-        f"intervals from {RESAMPLES} bootstrap resamples of the images. Made by `{result['command']}`.",
+        f"intervals from {RESAMPLES} bootstrap resamples of the images. mPQ+, Dice and F1 are of all images' nuclei "
+        f"together, bPQ is the mean of the images', R² is over their {4 * result['images']} corner patches at most "
+        f"(256 px, counted in the central 224). Made by `{result['command']}`.",
     ]
     return "\n".join(lines)
 
@@ -50,11 +55,25 @@ def update(artifact: Artifact, result: Mapping[str, Any], plot: Path) -> None:
     manifest["scores"] = {**facts, "scores": _rounded(result["scores"])}
     shutil.copyfile(plot, artifact.folder / plot.name)
     path.write_text(json.dumps(manifest, indent=1) + "\n")
-    (artifact.folder / "MODEL_CARD.md").write_text(text(manifest, result))
+    written = artifact.folder / "MODEL_CARD.md"
+    kept = {name: section(written.read_text(), title) for name, title in STUDIES.items()}
+    written.write_text(text(manifest, result, kept))
 
 
-def text(manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The model card."""
+def section(card_text: str, title: str) -> str:
+    """A section of a card with its title, without the blank lines around it; empty if it has none."""
+    _, there, behind = card_text.partition(f"{title}\n")
+    return f"{title}\n{behind.partition(f'{chr(10)}## ')[0]}".strip() if there else ""
+
+
+def text(manifest: Mapping[str, Any], result: Mapping[str, Any], kept: Mapping[str, str]) -> str:
+    """The model card.
+
+    Args:
+        manifest: of the model.
+        result: of its evaluation.
+        kept: sections of its earlier card, for studies that this evaluation is without.
+    """
     training, members = manifest["training"], manifest["members"]
     networks = "; ".join(f"{m['encoder']}, {m['parameters']:,} parameters" for m in members)
     recipes = "\n".join(f"| recipe | {recipe(run)} |" for run in runs_of(training))
@@ -73,17 +92,21 @@ procedures.**
 | patch sizes, margin | {", ".join(map(str, manifest["patch_sizes"]))}; {manifest["margin"]} |
 | code | revision {training["revision"]} |
 
-## Scores on images from a source that was not trained or tuned on
+## Scores on images of a source that it did not learn from
 
 {table(result)}
 
-{_detail(result["detail"])}
+{about(result)}
+
+{_detail(result["detail"], kept)}
 
 ## What it does not know
 
 - It saw colon tissue only, stained with H&E and scanned at about {manifest["mpp"]} um per pixel, from three sources.
   Other organs, stains and scanners are outside what it learnt.
+- {off_counts(result["scores"])}
 - Neutrophils and eosinophils are rare in the training images: read their counts with the intervals above in mind.
+- Nuclei smaller than {manifest["postprocess"]["smallest_object"]} pixels are dropped.
 - Tumour burden is not reported: {manifest["tumour_burden_reason"]}.
 - {_calibration(manifest["calibration"])}
 """
@@ -95,8 +118,32 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
     return (
         f"Class probabilities have temperature {calibration['temperature']}, fitted on {calibration['nuclei']:,} "
         f"validation nuclei: expected calibration error {calibration['ece_before']:.3f} before, "
-        f"{calibration['ece_after']:.3f} after. On other tissue or stains that calibration is lost: promise nothing."
+        f"{calibration['ece_after']:.3f} after, on the very nuclei that it was fitted on. On other tissue or stains "
+        "that calibration is lost: promise nothing."
     )
+
+
+def about(result: Mapping[str, Any]) -> str:
+    """What a reader should know of the images, and how much hangs on one of them."""
+    said = lizard.ABOUT.get(str(result["data"]).removeprefix("lizard/"), "")
+    if without := result["detail"].get("without_one"):
+        low, high = without[0], without[-1]
+        said += (
+            f"\n\nR² of the common classes is {low['value']:.2f} without {low['name']} alone, and {high['value']:.2f} "
+            f"without {high['name']}."
+        )
+    return said.strip()
+
+
+def off_counts(scores: Mapping[str, Any]) -> str:
+    """Which classes are counted too often or too seldom, where the interval says so."""
+    ratios = scores["count_ratio_per_class"]
+    off = [
+        f"{name} {r['value']:.2f} times" for name, r in ratios.items() if r["value"] and not r["low"] <= 1 <= r["high"]
+    ]
+    if not off:
+        return "Counts of no class are off beyond chance on the images above; on other tissue they may be."
+    return f"Counts are off beyond chance on the images above: {', '.join(off)} as many as there are."
 
 
 def recipe(run: Mapping[str, Any]) -> str:
@@ -169,8 +216,8 @@ def gflop_of(run: Mapping[str, Any]) -> float:
     return float(sum(cost) if isinstance(cost, list) else cost)
 
 
-def _detail(detail: Mapping[str, Any]) -> str:
-    worst = ", ".join(f"{w['name']} (bPQ {w['bpq']:.3f})" for w in detail["worst"])
+def _detail(detail: Mapping[str, Any], kept: Mapping[str, str]) -> str:
+    worst = ", ".join(f"{w['name']} (bPQ {w['bpq']:.3f}, {w['nuclei']} nuclei)" for w in detail["worst"])
     parts = [
         "## Where the errors lie",
         _fates(detail["by_size"], "area, um²"),
@@ -178,21 +225,54 @@ def _detail(detail: Mapping[str, Any]) -> str:
         "Found: met by a predicted nucleus at IoU > 0.5. Rightly named: of those found. "
         f"The worst images are {worst}; the command above draws them beside their truth.",
         "## How honest its confidence is",
-        f"On these images the expected calibration error of a found nucleus' class is "
-        f"{detail['calibration_error']:.3f}.",
+        _confidence(detail),
         "![Confidence against accuracy](reliability.png)",
     ]
+    if "views" in detail:
+        profile = detail["views"]["profile"]
+        parts += [
+            f"## What the profile `{profile}` changes",
+            _gaps(detail["views"], f"`{profile}`", "the profile above"),
+        ]
     if "sensitivity" in detail:
-        parts += ["## What spoils it", sensitivity.table(detail["sensitivity"])]
+        parts += [STUDIES["sensitivity"], sensitivity.table(detail["sensitivity"])]
         parts += ["The same images, spoilt one way at a time. Made by `python -m training.sensitivity`."]
+    else:
+        parts.append(kept["sensitivity"])
     if "int8" in detail:
-        parts += ["## What int8 costs", _int8(detail["int8"])]
+        parts += [STUDIES["int8"], _gaps(detail["int8"], "in int8", "the same in float32")]
         parts += ["The same images, seen by the networks as they calculate in int8 (`KARYON_PRECISION=int8`)."]
-    return "\n\n".join(parts)
+    else:
+        parts.append(kept["int8"])
+    return "\n\n".join(filter(None, parts))
 
 
-def _int8(found: Mapping[str, Any]) -> str:
-    lines = ["| score | in int8 | less the same in float32 | 95 % of that |", "|---|---|---|---|"]
+def _confidence(detail: Mapping[str, Any]) -> str:
+    low, high = detail["calibration_interval"]
+    unmet = detail["unmet"]
+    lines = [
+        f"The class of a nucleus that meets a true one has an expected calibration error of "
+        f"{detail['calibration_error']:.3f} ({low:.3f} to {high:.3f}) on these images. It hides what classes do:",
+        "",
+        "| class given | nuclei that meet a true one | mean confidence | rightly named | calibration error |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['class']} | {r['nuclei']} | {r['confidence']:.2f} | {r['right']:.2f} | {r['error']:.3f} |"
+        for r in detail["calibration_by_class"]
+    ]
+    if unmet["nuclei"] and unmet["confidence_of_met"]:
+        lines += [
+            "",
+            f"It says which class, not whether there is a nucleus: {unmet['nuclei']} of the {unmet['of']} nuclei found "
+            f"meet none at IoU > 0.5, with a mean confidence of {unmet['confidence']:.2f} where the others have "
+            f"{unmet['confidence_of_met']:.2f}.",
+        ]
+    return "\n".join(lines)
+
+
+def _gaps(found: Mapping[str, Any], title: str, other: str) -> str:
+    lines = [f"| score | {title} | less {other} | 95 % of that |", "|---|---|---|---|"]
     for name, gap in found["gaps"].items():
         value = found["scores"][name]["value"]
         lines.append(f"| {ROWS[name]} | {value:.3f} | {gap['value']:+.3f} | {gap['low']:+.3f} to {gap['high']:+.3f} |")

@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 class DataConfig(Section):
     sources: tuple[str, ...] = Field(("glas", "dpath", "pannuke"), description="collections to learn from")
-    validation: float = Field(0.12, gt=0, lt=1, description="share held back, by slide")
+    validation: float = Field(0.12, gt=0, lt=1, description="share held back, by slide where it is known")
     split_seed: int = Field(39, description="39 gives each class about the same share on both sides of Lizard")
     crop: int = Field(256, ge=64, multiple_of=16, description="side in pixels")
     crops_per_epoch: int = Field(870, ge=1)

@@ -3,8 +3,9 @@
     python -m training.evaluate karyon-lite --data lizard --source consep
 
 writes metrics.json, scores per image, a reliability plot and overlays of the best image and the three worst to
-out/evaluate/; with --card, and a study of its sensitivity, also the model's scores into its manifest and MODEL_CARD.md;
-with --against NAME@VERSION it says which differences from that model are more than chance.
+out/evaluate/; with --card also the model's scores into its manifest, and its MODEL_CARD.md anew with studies of what
+spoils it and of what more views and int8 do; with --against NAME@VERSION it says which differences from that model are
+more than chance.
 
     python -m training.evaluate my-model --run runs/lite
 
@@ -31,7 +32,7 @@ from training import card, failures, reliability, sensitivity
 from training.data import lizard
 from training.data.sample import Sample
 from training.pictures import outlines
-from training.scores import ImageScore, Maps, compare, score_image, summarise
+from training.scores import ImageScore, Maps, compare, score_image, summarise, without_one
 from training.validation import validation_images
 
 PATCH = 256
@@ -151,16 +152,26 @@ def detail(
     samples: Sequence[Sample], scores: Sequence[ImageScore], found: Sequence[Segmentation], folder: Path
 ) -> dict[str, Any]:
     """Where the errors lie and how honest the confidence is; the reliability plot is drawn into the folder."""
-    rows = reliability.bins(*reliability.answers(samples, found))
+    given = reliability.answers(samples, found)
+    rows = reliability.bins(given.sure[given.met], given.right[given.met].astype(float))
     reliability.plot(rows, "class confidence on the held-out images", folder / "reliability.png")
     fates = failures.together([failures.fates(s, f) for s, f in zip(samples, found, strict=True)])
-    worst = sorted(scores, key=lambda s: s.bpq)[:WORST]
+    worst = sorted(zip(scores, samples, strict=True), key=lambda pair: pair[0].bpq)[:WORST]
     content = {
         "calibration_error": reliability.error(rows),
+        "calibration_interval": reliability.interval(given),
+        "calibration_by_class": reliability.by_class(given),
+        "unmet": {
+            "nuclei": int((~given.met).sum()),
+            "of": len(given.met),
+            "confidence": float(given.sure[~given.met].mean()) if not given.met.all() else None,
+            "confidence_of_met": float(given.sure[given.met].mean()) if given.met.any() else None,
+        },
         "reliability": rows,
         "by_size": failures.table(fates, "area_um2"),
         "by_crowding": failures.table(fates, "neighbours"),
-        "worst": [{"name": s.name, "bpq": s.bpq} for s in worst],
+        "worst": [{"name": s.name, "bpq": s.bpq, "nuclei": len(sample.centres)} for s, sample in worst],
+        "without_one": without_one(scores, "r2_common") if len(scores) > 1 else [],
     }
     (folder / "detail.json").write_text(json.dumps(content, indent=1) + "\n")
     return content
@@ -180,11 +191,25 @@ def _titled(segmenter: Segmenter) -> str:
     return f"{artifact.name}@{artifact.version}{' in int8' * int8}"
 
 
+def of_views(artifact: Artifact, samples: Sequence[Sample], profile: Profile) -> dict[str, Any]:
+    """The same of the other profile: its scores, and by how much each is above those of the first."""
+    other: Profile = "accurate" if profile == "fast" else "fast"
+    segmenter = Segmenter(artifact)
+    others, own = (evaluate(segmenter, samples, name) for name in (other, profile))
+    return {"profile": other, "scores": summarise(others), "gaps": compare(others, own)}
+
+
 def in_int8(artifact: Artifact, samples: Sequence[Sample], profile: Profile) -> dict[str, Any]:
     """What calculating in int8 makes of a model's scores: each, and by how much it is above the one in float32."""
     segmenters = (Segmenter(artifact, proven(artifact, INT8)), Segmenter(artifact))
     bytewise, plain = (evaluate(segmenter, samples, profile) for segmenter in segmenters)
     return {"scores": summarise(bytewise), "gaps": compare(bytewise, plain)}
+
+
+def studies(artifact: Artifact, samples: Sequence[Sample], profile: Profile) -> dict[str, Any]:
+    """What takes long: what int8 costs, first because not every CPU can say, and what spoils a model."""
+    int8 = {"int8": in_int8(artifact, samples, profile)} if artifact.manifest.int8 else {}
+    return {**int8, "sensitivity": sensitivity.study(Segmenter(artifact), samples, profile)}
 
 
 def main() -> None:
@@ -200,7 +225,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
     parser.add_argument("--precision", choices=["float32", INT8], default="float32", help="int8: of models that can")
     parser.add_argument("--against", help="another model, whose scores on the same images are compared in pairs")
-    parser.add_argument("--card", action="store_true", help="write the scores into the model's manifest and card")
+    parser.add_argument(
+        "--card",
+        choices=["whole", "scores"],
+        nargs="?",
+        const="whole",
+        help="write the scores into the model's manifest and card; scores: what spoils it and what int8 costs stay as "
+        "the card has them",
+    )
     arguments = parser.parse_args()
     if arguments.run and arguments.card:
         parser.error("a card tells of images that nothing was chosen by: --card does not go with --run")
@@ -220,9 +252,9 @@ def main() -> None:
         other = Segmenter(load_artifact(arguments.against, arguments.store))
         print(differences(Segmenter(artifact, engine), other, samples, arguments.profile))
     if arguments.card:
-        result["detail"]["sensitivity"] = sensitivity.study(Segmenter(artifact), samples, arguments.profile)
-        if artifact.manifest.int8:
-            result["detail"]["int8"] = in_int8(artifact, samples, arguments.profile)
+        result["detail"]["views"] = of_views(artifact, samples, arguments.profile)
+        if arguments.card == "whole":
+            result["detail"] |= studies(artifact, samples, arguments.profile)
         card.update(artifact, result, folder / "reliability.png")
 
 

@@ -210,7 +210,8 @@ def manifest_of_runs(runs: Sequence[Path], name: str, version: str) -> dict[str,
     training = {
         "data": f"Lizard ({', '.join(config['data']['sources'])})",
         "licence": lizard.LICENCE,
-        "split": f"by slide, {config['data']['validation']:.0%} for validation, seed {config['data']['split_seed']}",
+        "split": "by slide where Lizard names it (dpath), else by image; "
+        f"{config['data']['validation']:.0%} for validation, seed {config['data']['split_seed']}",
         "revision": _revision(),
         **record_of(run),
         "others": [record_of(other) for other in others],

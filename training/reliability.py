@@ -3,35 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 
-from app.nuclei.types import Float64, Segmentation
+from app.nuclei.taxonomy import NAMES
+from app.nuclei.types import Float64, Int64, Segmentation
 from training.calibrate import BINS
 from training.data.sample import Sample
 from training.matching import met
+from training.scores import RESAMPLES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 
-def answers(samples: Sequence[Sample], found: Sequence[Segmentation]) -> tuple[Float64, Float64]:
-    """Of every found nucleus that meets a true one: how sure the model was of its class, and whether it was right.
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How sure a model was of each of its N nuclei, and what became of them.
 
-    Returns:
-        (N,) highest class probability 0..1, and (N,) 1.0 or 0.0.
+    Attributes:
+        image: (N,) index of the image.
+        named: (N,) class, 0..5.
+        sure: (N,) probability of that class, 0..1.
+        met: (N,) whether the nucleus meets a true one at IoU > 0.5.
+        right: (N,) whether it does, and the class is right.
     """
-    sure, right = [], []
-    for sample, segmentation in zip(samples, found, strict=True):
+
+    image: Int64
+    named: Int64
+    sure: Float64
+    met: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+    def of(self, which: Any) -> Answers:
+        """Some of them, by mask or index."""
+        return Answers(self.image[which], self.named[which], self.sure[which], self.met[which], self.right[which])
+
+    def error(self) -> float:
+        """Expected calibration error of the class of nuclei that meet a true one."""
+        return error(bins(self.sure[self.met], self.right[self.met].astype(float)))
+
+
+def answers(samples: Sequence[Sample], found: Sequence[Segmentation]) -> Answers:
+    """What a model said of some labelled images, nucleus by nucleus."""
+    parts = []
+    for index, (sample, segmentation) in enumerate(zip(samples, found, strict=True)):
         true = met(segmentation.instance_map, sample.instance_map)
-        hit = true > 0
-        probabilities = segmentation.nuclei.class_probs[hit]
-        sure.append(probabilities.max(1, initial=0.0).astype(np.float64))
-        right.append((probabilities.argmax(1) + 1 == sample.types[true[hit]]).astype(np.float64))
-    return np.concatenate(sure), np.concatenate(right)
+        kinds, hit = segmentation.nuclei.type.astype(np.int64), true > 0
+        right = np.zeros(len(true), bool)
+        right[hit] = kinds[hit] == sample.types[true[hit]]
+        sure = segmentation.nuclei.type_prob.astype(np.float64)
+        parts.append(Answers(np.full(len(true), index, np.int64), kinds - 1, sure, hit, right))
+    return Answers(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Answers)))
+
+
+def by_class(given: Answers) -> list[dict[str, Any]]:
+    """For each class given: nuclei that meet a true one, how sure the model was of them, and how often it was right."""
+    rows = []
+    for index, name in enumerate(NAMES):
+        own = given.of((given.named == index) & given.met)
+        if len(own.sure):
+            right = float(own.right.mean())
+            row = {"class": name, "nuclei": len(own.sure), "confidence": float(own.sure.mean()), "right": right}
+            rows.append(row | {"error": own.error()})
+    return rows
+
+
+def interval(given: Answers, seed: int = 1) -> tuple[float, float]:
+    """95 % interval of the expected calibration error, from a bootstrap over images."""
+    rng = np.random.default_rng(seed)
+    images = [np.flatnonzero(given.image == i) for i in range(int(given.image.max(initial=0)) + 1)]
+    drawn = (rng.choice(len(images), len(images)) for _ in range(RESAMPLES))
+    errors = [given.of(np.concatenate([images[i] for i in draw])).error() for draw in drawn]
+    low, high = np.percentile(errors, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def bins(sure: Float64, right: Float64) -> list[dict[str, Any]]:

@@ -80,12 +80,21 @@ def summarise(images: Sequence[ImageScore], seed: int = 1) -> dict[str, Any]:
 
     Returns:
         name -> {"value", "low", "high"}; per-class scores are name -> class -> the same. A class that is nowhere, in
-        truth or prediction, scores 0.
+        truth or prediction, scores 0; so does the count of one that is not in the truth.
     """
     rng = np.random.default_rng(seed)
     everyone = np.arange(len(images))
     draws = [rng.choice(everyone, len(images)) for _ in range(RESAMPLES)]
     return {name: _interval(score, images, everyone, draws) for name, score in SCORES.items()}
+
+
+def without_one(images: Sequence[ImageScore], name: str) -> list[dict[str, Any]]:
+    """A score without each of the images in turn, lowest first: {"name" of the image, "value"}."""
+    rows = []
+    for index, image in enumerate(images):
+        others = [i for i in range(len(images)) if i != index]
+        rows.append({"name": image.name, "value": float(np.mean(SCORES[name](images, others)))})
+    return sorted(rows, key=lambda row: row["value"])
 
 
 def compare(
@@ -144,6 +153,14 @@ def _r2(images: Sequence[ImageScore], which: Any) -> Float64:
     return metrics.r2(counts[:, 0], counts[:, 1]).per_class if len(counts) else np.full(len(NAMES), np.nan)
 
 
+def _count_ratio(images: Sequence[ImageScore], which: Any) -> Float64:
+    """Nuclei found by nuclei there, per class; NaN where there are none."""
+    tp, fp, fn = np.moveaxis(_sum(images, which, "detection_classes"), -1, 0)
+    there = tp + fn
+    ratio: Float64 = np.divide(tp + fp, there, out=np.full(len(NAMES), np.nan), where=there > 0)
+    return ratio
+
+
 COMMON = [NAMES.index(n) for n in ("epithelial", "lymphocyte", "plasma", "connective")]
 SCORES: dict[str, Score] = {
     "mpq_plus": lambda s, w: _pq(_sum(s, w, "classes")).mean(),
@@ -155,12 +172,15 @@ SCORES: dict[str, Score] = {
     "pq_per_class": lambda s, w: _pq(_sum(s, w, "classes")),
     "detection_f1_per_class": lambda s, w: _f1(_sum(s, w, "detection_classes")),
     "r2_per_class": _r2,
+    "count_ratio_per_class": _count_ratio,
 }
 
 
 def _interval(score: Score, images: Sequence[ImageScore], everyone: Any, draws: Sequence[Any]) -> dict[str, Any]:
-    value = np.asarray(score(images, everyone))
-    low, high = np.nanpercentile([score(images, d) for d in draws], [2.5, 97.5], axis=0)
+    value = np.nan_to_num(np.asarray(score(images, everyone)))
+    sampled = np.asarray([score(images, d) for d in draws])
+    nowhere = np.isnan(sampled).all(0)
+    low, high = np.nanpercentile(np.where(nowhere, 0.0, sampled), [2.5, 97.5], axis=0)
     if value.ndim == 0:
         return {"value": float(value), "low": float(low), "high": float(high)}
     rows = zip(NAMES, value, low, high, strict=True)

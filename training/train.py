@@ -173,7 +173,7 @@ def check_division(config: RunConfig, other: Mapping[str, Any], weights: str) ->
 
 
 def split(config: RunConfig, data: Path) -> tuple[list[Sample], list[Sample]]:
-    """The run's training and validation images, divided by slide.
+    """The run's training and validation images, divided by slide where Lizard names it, else by image.
 
     Raises:
         ValueError: one side would be empty.

@@ -76,7 +76,7 @@ def test_an_exported_model_proves_itself_and_segments(store: Path) -> None:
 def test_the_manifest_names_data_licence_split_and_weights(store: Path) -> None:
     manifest = load_artifact("pair", store).manifest
     assert manifest.licence == manifest.training["licence"] == "CC BY-NC-SA 4.0"
-    assert "by slide" in manifest.training["split"]
+    assert "by slide where Lizard names it (dpath), else by image" in manifest.training["split"]
     assert len({m.sha256 for m in manifest.members}) == 2
     assert (store / "pair" / "1" / "LICENSE").read_text().startswith("The weights")
 
@@ -105,6 +105,22 @@ def test_an_evaluation_writes_scores_pictures_and_the_card(store: Path, data_roo
     assert load_artifact("pair", store).manifest.scores["images"] == 2
     assert "95 % interval" in (artifact.folder / "MODEL_CARD.md").read_text()
     assert (artifact.folder / "reliability.png").exists()
+
+
+def test_a_card_keeps_the_studies_that_were_not_made_anew(store: Path, data_root: Path, tmp_path: Path) -> None:
+    artifact = load_artifact("pair", store)
+    samples = lizard.read(data_root / "lizard", ["consep"])[:2]
+    result = evaluate.run(artifact, samples, "consep", "fast", tmp_path)
+    result["detail"]["views"] = evaluate.of_views(artifact, samples, "fast")
+    written = artifact.folder / "MODEL_CARD.md"
+    written.write_text("# card\n\n## What spoils it\n\n| blur |\n\n## What int8 costs\n\nnothing\n\n## Else\n\nold\n")
+    card.update(artifact, result, tmp_path / "reliability.png")
+    first = written.read_text()
+    assert "## What spoils it\n\n| blur |\n\n## What int8 costs\n\nnothing\n\n## What it does not know" in first
+    assert "`accurate` | less the profile above" in first
+    assert "old" not in first.splitlines()
+    card.update(artifact, result, tmp_path / "reliability.png")
+    assert written.read_text() == first
 
 
 def test_levels_end_with_what_the_model_scores_as_it_serves(store: Path, data_root: Path) -> None:

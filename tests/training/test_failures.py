@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +70,43 @@ def test_confidence_equal_to_accuracy_is_no_error() -> None:
     assert reliability.error(reliability.bins(sure, 1 - right)) == pytest.approx(0.5)
 
 
-def test_the_reliability_plot_is_a_picture(sample: Sample, tmp_path: Path) -> None:
-    reliability.plot(
-        reliability.bins(*reliability.answers([sample], [_answer(sample, sample.instance_map)])),
-        "title",
-        tmp_path / "plot.png",
+def test_answers_tell_the_nuclei_that_meet_none_and_the_wrongly_named(sample: Sample) -> None:
+    given = reliability.answers([sample, sample], [_answer(sample, sample.instance_map)] * 2)
+    assert given.met.all()
+    assert given.right.all()
+    assert given.image.tolist() == np.repeat([0, 1], len(sample.centres)).tolist()
+    elsewhere = _answer(sample, np.roll(sample.instance_map, 150, 1))
+    assert not reliability.answers([sample], [elsewhere]).right.any()
+    renamed = replace(sample, types=np.where(sample.types > 0, sample.types % 6 + 1, 0).astype(np.uint8))
+    wrong = reliability.answers([renamed], [_answer(sample, sample.instance_map)])
+    assert wrong.met.all()
+    assert not wrong.right.any()
+
+
+def test_each_class_has_a_calibration_error_of_its_own() -> None:
+    given = reliability.Answers(
+        np.repeat([0, 1], 10),
+        np.repeat([1, 3], 10),
+        np.full(20, 0.8),
+        np.ones(20, bool),
+        np.array([True] * 10 + [True, False] * 5),
     )
+    epithelial, plasma = reliability.by_class(given)
+    assert (epithelial["class"], plasma["class"], plasma["nuclei"]) == ("epithelial", "plasma", 10)
+    assert (epithelial["error"], plasma["error"], given.error()) == pytest.approx((0.2, 0.3, 0.05))
+    low, high = reliability.interval(given)
+    assert (low, high) == pytest.approx((0.05, 0.3))  # of one image twice, or of both
+
+
+def test_nuclei_that_meet_none_are_not_judged_by_their_class() -> None:
+    given = reliability.Answers(*(np.zeros(4, int),) * 2, np.ones(4), *(np.arange(4) < 2,) * 2)
+    assert given.error() == 0
+    assert reliability.by_class(given)[0]["nuclei"] == 2
+
+
+def test_the_reliability_plot_is_a_picture(sample: Sample, tmp_path: Path) -> None:
+    given = reliability.answers([sample], [_answer(sample, sample.instance_map)])
+    reliability.plot(reliability.bins(given.sure, given.right.astype(float)), "title", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

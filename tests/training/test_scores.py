@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.nuclei import metrics
-from training.scores import ImageScore, compare, score_image, summarise
+from training.scores import ImageScore, compare, score_image, summarise, without_one
 
 
 def _map(seed: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +41,24 @@ def test_scores_over_images_equal_the_domains_metrics() -> None:
     result = summarise([_score(s, 2) for s in range(3)])
     assert result["mpq_plus"]["value"] == pytest.approx(metrics.mpq_plus(pairs).mean, abs=1e-12)
     assert result["bpq"]["value"] == pytest.approx(np.mean([metrics.panoptic(p[0], p[2]).pq for p in pairs]), abs=1e-12)
+
+
+def test_counts_are_told_as_found_by_true() -> None:
+    truth = _map(1)
+    half = np.where(truth[0] % 2, truth[0], 0).astype(np.int32), np.where(truth[0] % 2, truth[1], 0).astype(np.uint8)
+    none = np.zeros((256, 256), np.int32), np.zeros((256, 256), np.uint8)
+    one_class = half[0], np.where(half[0] > 0, 2, 0).astype(np.uint8)
+    result = summarise([score_image("half", one_class, one_class, []), score_image("none", one_class, none, [])])
+    ratio = result["count_ratio_per_class"]
+    assert ratio["epithelial"] == {"value": 0.5, "low": 0.0, "high": 1.0}
+    assert ratio["plasma"] == {"value": 0.0, "low": 0.0, "high": 0.0}  # there are none
+
+
+def test_what_hangs_on_one_image_is_told() -> None:
+    images = [_score(1, 0), _score(2, 0), _score(3, 9)]
+    rows = without_one(images, "bpq")
+    assert [rows[-1]["name"], rows[-1]["value"]] == ["image3", pytest.approx(1, abs=1e-4)]
+    assert rows[0]["value"] == pytest.approx(np.mean([images[0].bpq, images[2].bpq]))
 
 
 def test_the_value_lies_in_its_interval() -> None:

@@ -16,11 +16,24 @@ from training.data import layout
 from training.data.layout import WrongLayout
 from training.data.sample import Sample
 
-__all__ = ["LICENCE", "MPP", "SOURCES", "WrongLayout", "default_root", "detect", "iterate", "read"]
+__all__ = ["ABOUT", "LICENCE", "MPP", "SOURCES", "WrongLayout", "default_root", "detect", "iterate", "read"]
 
 MPP = 0.5
 LICENCE = "CC BY-NC-SA 4.0"
 SOURCES = ("glas", "dpath", "pannuke", "consep", "crag")
+ABOUT = {
+    "consep": """The images are CoNSeP's: colorectal adenocarcinoma from University Hospitals Coventry and
+Warwickshire, scanned at 0.275 um per pixel by an Omnyx VL120. Half of what was learnt from, GlaS, is of that hospital
+too, from another scanner: this is another collection, not another hospital. Patients are not named in Lizard; that some
+are in both cannot be excluded, and several images may be of one patient, so that intervals, which take images as
+independent, may be too narrow. The truth is Lizard's: outlines and classes of networks, refined by pathologists; how
+far two readers agree is not known.
+
+Nothing was fitted to these images, but they were looked at for most candidates of the project. Several were not shipped
+because of what they showed, and crops came to be varied in JPEG quality because of what it cost here. Scores of what is
+shipped are to that extent chosen, and rather too high.""",
+}
+"""What a reader of scores should know of a source: who and what is in it, and what it was used for."""
 
 
 def default_root() -> Path:
