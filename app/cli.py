@@ -175,7 +175,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     from app.nuclei.artifact import list_artifacts, read_manifest
 
     status = OK
-    for folder, active in list_artifacts(settings_with().model_store):
+    for folder, active in list_artifacts(_store(settings_with())):
         try:
             manifest = read_manifest(folder / "manifest.json")
         except ArtifactError as error:
@@ -190,17 +190,20 @@ def run_verify(arguments: argparse.Namespace) -> int:
     """`karyon models verify`."""
     from tqdm import tqdm
 
+    from app.api.inprocess import opener_of
     from app.nuclei.artifact import list_artifacts, load_artifact, open_folder, prove
 
     settings, status = settings_with(), OK
     if arguments.model:
         folders = [load_artifact(arguments.model, settings.model_store).folder]
     else:
-        folders = [folder for folder, _ in list_artifacts(settings.model_store)]
+        folders = [folder for folder, _ in list_artifacts(_store(settings))]
+    if not folders:
+        return complain(UnknownModel("the store holds no model"), MODEL)
     for folder in tqdm(folders, unit="model", disable=None, leave=False):
         try:
             artifact = open_folder(folder)
-            drift = prove(_engine(settings)(artifact), artifact)
+            drift = prove(opener_of(settings)(artifact), artifact)
         except ArtifactError as error:
             status = complain(error, MODEL)
             continue
@@ -212,6 +215,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     """`karyon models import`."""
     from tqdm import tqdm
 
+    from app.api.inprocess import opener_of
     from app.nuclei.artifact import default_store
     from app.serving.store import import_model
 
@@ -219,7 +223,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     total = sum(path.stat().st_size for path in arguments.folder.iterdir() if path.is_file())
     with tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         store = settings.model_store or default_store()
-        artifact = import_model(arguments.folder, store, _engine(settings), arguments.activate, bar.update)
+        artifact = import_model(arguments.folder, store, opener_of(settings), arguments.activate, bar.update)
     print(f"imported {artifact.name}@{artifact.version}  sha256:{artifact.sha256}  licence {artifact.manifest.licence}")
     return OK
 
@@ -248,17 +252,14 @@ def settings_with(**given: Any) -> Settings:
         raise SettingsRefused(str(refused.code)) from None
 
 
-def _engine(settings: Settings) -> Callable[[Any], Any]:
-    from functools import partial
+def _store(settings: Settings) -> Path:
+    """The store of the settings; a check of one that is not there has checked nothing."""
+    from app.nuclei.artifact import default_store
 
-    from app.serving.device import Opener, open_on
-
-    opener = Opener(settings.precision, settings.gpu_memory, warn=_tell_precision)
-    return partial(open_on, settings.device, threads=settings.threads, open_engine=opener)
-
-
-def _tell_precision(reason: str) -> None:
-    print(f"karyon: calculates in float32, {reason}", file=sys.stderr)
+    store = settings.model_store or default_store()
+    if not store.is_dir():
+        raise UnknownModel(f"KARYON_MODEL_STORE: there is no folder {store}")
+    return store
 
 
 def _require_runtime() -> None:

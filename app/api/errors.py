@@ -6,6 +6,7 @@ caller and holds no path, file name or trace.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import orjson
@@ -13,6 +14,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.nuclei import errors as domain
 from app.telemetry import Record
@@ -79,6 +81,7 @@ BY_STATUS: dict[int, Answer] = {
     422: ANSWER[domain.InvalidParameter],
 }
 UNEXPECTED = Answer(500, "internal-error", "Unexpected error")
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 SPOKEN = {
     404: "there is nothing at this address; GET /docs lists what there is",
     405: "this address does not take that method; the header Allow names those it takes",
@@ -125,8 +128,6 @@ def problem_body(error: Exception, record: Record) -> dict[str, Any]:
 
 def _headers(error: Exception, wait: int | None) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
-    if isinstance(error, HTTPException) and error.headers:
-        headers |= {name: value for name, value in error.headers.items() if name.lower() == "allow"}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="karyon"'
     return headers if wait is None else headers | {"Retry-After": str(wait)}
@@ -158,4 +159,13 @@ def _faults(error: Exception) -> list[dict[str, str]]:
 
 async def answer(request: Request, error: Exception) -> Response:
     """Exception handler of the application."""
-    return problem(error, request.state.record)
+    response = problem(error, request.state.record)
+    if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_methods(request))
+    return response
+
+
+def _methods(request: Request) -> list[str]:
+    """What the address takes, by all routes: the framework names those of the first."""
+    scopes = {method: {**request.scope, "method": method} for method in METHODS}
+    return [m for m, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in request.app.routes)]

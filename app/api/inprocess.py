@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +16,7 @@ from app.api.analysis import CSV, GEOJSON, HOVERNET, WRITERS, Analysis, Limits, 
 from app.api.decoding import DecodedImage, decode
 from app.formats import overlay
 from app.nuclei import tiling, views
-from app.nuclei.artifact import Manifest, load_artifact
+from app.nuclei.artifact import Artifact, Manifest, load_artifact
 from app.nuclei.segmenter import SAME_SCALE, Segmenter
 from app.nuclei.types import Engine, HoverMaps, Mpp, Profile, UInt8
 from app.nuclei.views import View
@@ -63,11 +65,21 @@ def analyse(data: bytes, settings: Settings, mpp: float | None, profile: Profile
     image = decode(data, limits.max_pixels)
     um = scale(mpp, image, limits)
     artifact = load_artifact(settings.model, settings.model_store)
-    engine = open_on(settings.device, artifact, settings.threads, Opener(settings.precision, settings.gpu_memory))
+    engine = opener_of(settings)(artifact)
     profile = profile or settings.profile or Segmenter(artifact, engine).default_profile
     with _bar(image, um, artifact.manifest, profile) as bar:
         analysis = Analysis(artifact, Counting(engine, bar), limits, _unobserved, settings.revision)
         return analysis.run(image, um, profile, uuid.uuid4().hex)
+
+
+def opener_of(settings: Settings) -> Callable[[Artifact], Engine]:
+    """Opens models where and as the settings say, and tells on standard error what it cannot do so."""
+    opener = Opener(settings.precision, settings.gpu_memory, warn=_tell_precision)
+    return partial(open_on, settings.device, threads=settings.threads, open_engine=opener)
+
+
+def _tell_precision(reason: str) -> None:
+    print(f"karyon: calculates in float32, {reason}", file=sys.stderr)
 
 
 def write(result: Result, ending: str) -> bytes:

@@ -107,11 +107,17 @@ def check_parameters(given: QueryParams, known: Collection[str] = PARAMETERS) ->
     for name in given:
         if name not in known:
             shown = name if re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) else "?"
-            raise InvalidParameter(shown, f"there is no such parameter; there are {', '.join(sorted(known))}")
+            others = f"there are {', '.join(sorted(known))}" if known else "this address takes none"
+            raise InvalidParameter(shown, f"there is no such parameter; {others}")
         if len(given.getlist(name)) > 1:
             raise InvalidParameter(name, f"{name} is given more than once")
         if not given[name]:
-            raise InvalidParameter(name, f"{name} is given without a value; leave it out for the default")
+            raise InvalidParameter(name, f"{name} is given without a value; say one, or leave it out")
+
+
+def no_parameters(request: Request) -> None:
+    """For an address that takes no query parameters; see `check_parameters`."""
+    check_parameters(request.query_params, ())
 
 
 def timing(record: Record) -> dict[str, str]:
@@ -119,6 +125,7 @@ def timing(record: Record) -> dict[str, str]:
     return {"Server-Timing": ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in record.stages.items())}
 
 
+@v1.head("/models", dependencies=[Depends(tenant_of)], include_in_schema=False)
 @v1.get(
     "/models",
     summary="The models that requests can name",

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api import slideschemas as schemas
-from app.api.routes import DOCUMENTED, ready_tenant, services_of
+from app.api.routes import DOCUMENTED, no_parameters, ready_tenant, services_of
 from app.api.services import Services
 from app.api.slides import OwnSlide, Tenant, answer, moment, read_json, said_mpp, slides_of
 from app.api.slideservices import SlideServices
@@ -33,7 +33,7 @@ LOOK_S = 0.5  # between two looks at a job that is watched
 HEARTBEAT_S = 15.0
 EVENTS = "text/event-stream"
 of_slides = APIRouter(prefix="/v1/slides", dependencies=DOCUMENTED, tags=["slides"])
-router = APIRouter(prefix="/v1/jobs", dependencies=DOCUMENTED, tags=["slides"])
+router = APIRouter(prefix="/v1/jobs", dependencies=[*DOCUMENTED, Depends(no_parameters)], tags=["slides"])
 ROUTERS = (of_slides, router)
 
 
@@ -55,7 +55,7 @@ OwnJob = Annotated[Job, Depends(own_job)]
     "/{slide_id}/jobs",
     status_code=202,
     summary="Analyse a slide, or a region of it",
-    dependencies=[Depends(ready_tenant)],
+    dependencies=[Depends(no_parameters), Depends(ready_tenant)],
     responses=schemas.ACCEPTED,
     openapi_extra=schemas.JOB_BODY,
     response_class=Response,
@@ -76,6 +76,7 @@ async def start(request: Request, slide: OwnSlide) -> Response:
     return response
 
 
+@router.head("/{job_id}", include_in_schema=False)
 @router.get("/{job_id}", summary="How far a job is", responses=schemas.JOB_FOUND, response_class=Response)
 def show(request: Request, job: OwnJob) -> Response:
     """State, windows done and in all, windows per second, seconds left, and the problem if it failed."""

@@ -15,10 +15,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.api import slideschemas as schemas
-from app.api.routes import DOCUMENTED, JSON, check_parameters, services_of, tenant_of
+from app.api.routes import DOCUMENTED, JSON, check_parameters, no_parameters, services_of, tenant_of
 from app.api.slideservices import SlideServices, owner_of
 from app.api.uploads import media_type
-from app.nuclei.errors import InvalidParameter, UnsupportedMediaType
+from app.nuclei.errors import PayloadTooLarge, UnsupportedMediaType
 from app.nuclei.types import Mpp
 from app.slides.library import Library
 from app.slides.paths import check_suffix
@@ -61,9 +61,10 @@ async def add(
     """Three ways: JSON with the size of a slide of which tiles will come; JSON with the path of a file below the
     service's slide root; or the file itself as the body, streamed to the disk.
     """
-    check_parameters(request.query_params, {"filename", "mpp"})
-    services_of(request).lifecycle.require_running()
     kind = media_type(request.headers.get("content-type"))
+    # JSON says all of it in the body; what stands beside it would pass for said
+    check_parameters(request.query_params, () if kind == JSON else {"filename", "mpp"})
+    services_of(request).lifecycle.require_running()
     if kind == JSON:
         slide = await _register(request, tenant)
     elif kind in ("", OCTETS):
@@ -74,6 +75,7 @@ async def add(
     return Response(orjson.dumps(entry(slide)), 201, {"Location": location, "Cache-Control": "no-store"}, JSON)
 
 
+@router.head("", include_in_schema=False)
 @router.get("", summary="The slides that are kept, newest first", responses=schemas.LISTED, response_class=Response)
 def listing(
     request: Request,
@@ -88,7 +90,14 @@ def listing(
     return answer({"slides": [entry(slide) for slide in found[:limit]], "next": following})
 
 
-@router.get("/{slide_id}", summary="One slide and its jobs", responses=schemas.FOUND, response_class=Response)
+@router.head("/{slide_id}", include_in_schema=False)
+@router.get(
+    "/{slide_id}",
+    summary="One slide and its jobs",
+    dependencies=[Depends(no_parameters)],
+    responses=schemas.FOUND,
+    response_class=Response,
+)
 def show(request: Request, slide: OwnSlide) -> Response:
     """What the slide is, which model's results it holds, and its jobs, newest first."""
     jobs = slides_of(request).book.of_slide(slide.id)
@@ -98,6 +107,7 @@ def show(request: Request, slide: OwnSlide) -> Response:
 @router.patch(
     "/{slide_id}",
     summary="Say how large a pixel of the slide is",
+    dependencies=[Depends(no_parameters)],
     responses=schemas.CHANGED,
     openapi_extra=schemas.SCALE_BODY,
     response_class=Response,
@@ -110,7 +120,13 @@ async def change(request: Request, slide: OwnSlide) -> Response:
     return answer(entry(await to_thread.run_sync(library.set_mpp, slide, value)))
 
 
-@router.delete("/{slide_id}", status_code=204, summary="Delete a slide", responses=schemas.GONE)
+@router.delete(
+    "/{slide_id}",
+    status_code=204,
+    summary="Delete a slide",
+    dependencies=[Depends(no_parameters)],
+    responses=schemas.GONE,
+)
 def delete(request: Request, slide: OwnSlide) -> Response:
     """Forget the slide, its results and its jobs, and remove its uploaded file."""
     slides_of(request).library.delete(slide.id)
@@ -162,7 +178,7 @@ async def read_json(request: Request) -> bytes:
 
     Raises:
         UnsupportedMediaType: if it says that it is something else.
-        InvalidParameter: if it is longer than any that makes sense.
+        PayloadTooLarge: if it is longer than any that makes sense.
     """
     if media_type(request.headers.get("content-type")) not in ("", JSON):
         raise UnsupportedMediaType(f"Content-Type must be {JSON}")
@@ -174,7 +190,7 @@ async def _json(request: Request) -> bytes:
     async for piece in request.stream():
         body += piece
         if len(body) > MAX_JSON:
-            raise InvalidParameter("body", f"a body of JSON has at most {MAX_JSON} bytes here")
+            raise PayloadTooLarge(f"a body of JSON has at most {MAX_JSON} bytes here")
     return bytes(body)
 
 

@@ -160,10 +160,10 @@ CREATED = answers(
     *(RequestTimeout, domain.PayloadTooLarge, domain.StorageFull),
 )
 LISTED = answers(200, {"model": SlideList}, domain.NotFound, domain.InvalidParameter)
-FOUND = answers(200, {"model": SlideShown}, domain.NotFound)
+FOUND = answers(200, {"model": SlideShown}, domain.NotFound, domain.InvalidParameter)
 CHANGED = answers(
     *(200, {"model": SlideEntry}, domain.NotFound, domain.InvalidParameter),
-    *(RequestTimeout, domain.UnsupportedMediaType, domain.Conflict),
+    *(RequestTimeout, domain.UnsupportedMediaType, domain.Conflict, domain.PayloadTooLarge),
 )
 ACCEPTED = answers(
     202,
@@ -171,16 +171,18 @@ ACCEPTED = answers(
     *(domain.NotFound, domain.UnknownModel, RequestTimeout, domain.InvalidParameter, domain.UnsupportedMediaType),
     *(domain.MppRequired, domain.Conflict, domain.InvalidImage, domain.PayloadTooLarge),
 )
-JOB_FOUND = answers(200, {"model": JobEntry}, domain.NotFound)
+JOB_FOUND = answers(200, {"model": JobEntry}, domain.NotFound, domain.InvalidParameter)
 EVENTS_SENT = answers(
-    200, {"description": "the job, each time it changes", "content": {"text/event-stream": {}}}, domain.NotFound
+    200,
+    {"description": "the job, each time it changes", "content": {"text/event-stream": {}}},
+    *(domain.NotFound, domain.InvalidParameter),
 )
 TILED = answers(
     200,
     {"description": "the nuclei that the tile answers for", "content": {GEOJSON: {"example": COLLECTION_EXAMPLE}}},
     *(kind for kind in ANSWER if kind not in (domain.ViewportTooDense, domain.MppRequired)),
 )
-GONE = answers(204, {"description": "it is gone"}, domain.NotFound)
+GONE = answers(204, {"description": "it is gone"}, domain.NotFound, domain.InvalidParameter)
 
 
 def json_body(model: type[Asked], required: bool = True) -> Json:

@@ -57,6 +57,7 @@ async def viewer(request: Request) -> Response:
     return await _file("src", "index.html", request)
 
 
+@router.head("/viewer/")
 @router.get("/viewer/")
 async def viewer_with_slash() -> Response:
     """The page's own address has no slash at its end: links in it count from there."""

@@ -17,12 +17,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.api.analysis import Analysis, Limits
+from app.api.inprocess import opener_of
 from app.formats import parquet
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.errors import NotFound
 from app.nuclei.segmenter import Segmenter
 from app.nuclei.types import Engine, HoverMaps, Mpp, Profile, UInt8
-from app.serving.device import open_on
 from app.settings import Settings
 from app.slides.analyst import Analyst
 from app.slides.database import Database, in_file
@@ -79,17 +79,23 @@ def analyse(wish: Wish, settings: Settings) -> str:
     if wish.out.suffix.lower() == ".parquet":
         parquet.check_installed()  # not after hours of work
     artifact = load_artifact(settings.model, settings.model_store)
-    engine = open_on(settings.device, artifact, settings.threads)
+    engine = opener_of(settings)(artifact)
     profile = wish.profile or settings.profile or Segmenter(artifact, engine).default_profile
     analyst = _analyst(artifact, OneAtATime(engine, threading.Lock()), profile, settings)
     home = wish.out.absolute().with_name(f".{wish.out.name}.karyon")
-    with _store(home, wish.path.resolve().parent) as library:
-        slide = _slide(library, wish, analyst)
-        mpp = _checked(required(slide.mpp), settings)
-        _work(library, slide, mpp, analyst, wish.window or settings.slide_window, settings.slide_windows_at_once)
-        slide = library.store.slide(slide.id)
-        _write(Export(library.store.database, slide, artifact.manifest.tumour_burden_reason), wish.out)
-        said = _described(totals(library.store.database, slide.id), mpp, artifact)
+    begun = home.exists()
+    try:
+        with _store(home, wish.path.resolve().parent) as library:
+            slide = _slide(library, wish, analyst)
+            mpp = _checked(required(slide.mpp), settings)
+            begun = True
+            _work(library, slide, mpp, analyst, wish.window or settings.slide_window, settings.slide_windows_at_once)
+            slide = library.store.slide(slide.id)
+            _write(Export(library.store.database, slide, artifact.manifest.tumour_burden_reason), wish.out)
+            said = _described(totals(library.store.database, slide.id), mpp, artifact)
+    finally:
+        if not begun:  # refused: there is nothing to go on with
+            shutil.rmtree(home, ignore_errors=True)
     shutil.rmtree(home)
     return said
 

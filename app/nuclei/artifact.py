@@ -183,10 +183,10 @@ def find_folder(reference: str, store: Path | None = None) -> Path:
         ArtifactInvalid: no version of it is active.
     """
     store = default_store() if store is None else store
-    name, _, version = reference.partition("@")
+    name, said, version = reference.partition("@")
     if not _plain(name) or not (store / name).is_dir():
         raise UnknownModel(f"there is no model called {name!r}; there are {', '.join(_names(store)) or 'none'}")
-    version = version or active_version(store, name)
+    version = version if said else active_version(store, name)
     if not _plain(version) or not (store / name / version).is_dir():
         raise UnknownModel(f"model {name} has no version {version!r}; it has {', '.join(_versions(store / name))}")
     return store / name / version

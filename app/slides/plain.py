@@ -16,7 +16,7 @@ from app.nuclei.errors import PayloadTooLarge
 from app.nuclei.types import UInt8
 from app.slides.sources import Level, check_inside, on_white, pyramid
 
-MAX_PIXELS = 89_478_485  # 256 MB of RGB; beyond it Pillow's own alarm goes off
+MAX_PIXELS = 89_478_485  # 256 MB of RGB; beyond it Pillow warns
 
 
 class PlainSource:
@@ -35,12 +35,7 @@ class PlainSource:
         Raises:
             PayloadTooLarge: if it announces more than `MAX_PIXELS`.
         """
-        with Image.open(path, formats=("png", "jpeg")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PayloadTooLarge(
-                    f"a {image.format} of {image.width} x {image.height} pixels is decoded as a whole;"
-                    f" at most {MAX_PIXELS} are accepted: save it as a tiled TIFF"
-                )
+        with _announced(path) as image:
             kind = str(image.format).lower()
             upright = ImageOps.exif_transpose(_eight_bits(image))
             if upright.has_transparency_data:
@@ -61,6 +56,24 @@ class PlainSource:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _announced(path: Path) -> Image.Image:
+    """The image, no pixel of it decoded yet; `PayloadTooLarge` if it is too large for that."""
+    too_large = (
+        f"a PNG or JPEG is decoded as a whole; at most {MAX_PIXELS} pixels are accepted: save it as a tiled TIFF"
+    )
+    try:
+        image = Image.open(path, formats=("png", "jpeg"))
+    except (
+        Image.DecompressionBombWarning,
+        Image.DecompressionBombError,
+    ):  # beyond twice the limit Pillow does not even say how large it is
+        raise PayloadTooLarge(too_large) from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise PayloadTooLarge(too_large)
+    return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -48,6 +48,7 @@ def test_the_ending_decides_what_is_written(home, capsys):
         (["--mpp", "0"], cli.REFUSED, "0.1 to 2 are accepted"),
         (["--model", "nobody"], cli.MODEL, "no model called"),
         (["--model", "dark@7"], cli.MODEL, "no version"),
+        (["--model", "dark@"], cli.MODEL, "no version"),
     ],
 )
 def test_a_refusal_has_its_own_status_and_the_services_words(home, capsys, words, status, reason):
@@ -79,6 +80,15 @@ def test_models_are_listed_and_verified(home, capsys):
     assert capsys.readouterr().out == "* dark@1  0.5 um/pixel  CC0-1.0\n"
     assert run("models", "verify") == run("models", "verify", "dark") == cli.OK
     assert capsys.readouterr().out.count("golden pair off by 0.0e+00") == 2
+
+
+def test_a_store_that_is_not_there_or_holds_nothing_is_not_verified(home, monkeypatch, capsys):
+    monkeypatch.setenv("KARYON_MODEL_STORE", str(home / "nowhere"))
+    assert run("models", "verify") == run("models", "list") == cli.MODEL
+    assert capsys.readouterr().err.count("KARYON_MODEL_STORE: there is no folder") == 2
+    (home / "nowhere").mkdir()
+    assert run("models", "verify") == cli.MODEL
+    assert "the store holds no model" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -140,6 +140,23 @@ async def test_a_wrong_method_is_a_problem_that_names_the_right_one(service):
     assert answer.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    ("address", "methods"),
+    [
+        ("/v1/slides", "GET, HEAD, POST"),
+        ("/v1/slides/0", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/jobs/0", "DELETE, GET, HEAD"),
+        ("/v1/models", "GET, HEAD"),
+        ("/healthz/live", "GET, HEAD"),
+        ("/viewer/", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_an_address_takes(service, address, methods):
+    answer = await service.http.put(address)
+    check(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == methods
+
+
 async def test_a_form_without_an_image_is_refused(service, png):
     answer = await service.http.post("/v1/segment", files={"picture": ("a.png", png, "image/png")})
     assert check(answer, 422, "invalid-parameter")["errors"][0]["parameter"] == "image"

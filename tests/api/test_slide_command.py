@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import tifffile
 
 from app import cli
+from app.api import inprocess
 from app.formats import parquet
+from app.nuclei.errors import EngineUnavailable
+from app.serving.device import Opener
 from app.slides.running import Run
 from tests.drawn import draw_tissue
 
@@ -86,3 +90,19 @@ def test_what_is_wrong_is_said(karyon, tmp_path, capsys):
             karyon(*arguments)
     with pytest.raises(SystemExit, match="2"):
         karyon(out="out.png")
+    assert names(tmp_path) == []
+
+
+def test_the_precision_of_the_settings_holds_for_slides_too(karyon, tmp_path, monkeypatch):
+    asked = []
+
+    def opened(artifact, provider, threads, precision, memory):
+        asked.append((provider, precision, memory))
+        raise EngineUnavailable("enough")
+
+    monkeypatch.setenv("KARYON_DEVICE", "cpu")
+    monkeypatch.setenv("KARYON_PRECISION", "float32")
+    monkeypatch.setenv("KARYON_GPU_MEMORY", str(2**30))
+    monkeypatch.setattr(inprocess, "Opener", partial(Opener, open_engine=opened))
+    assert karyon("--mpp", "0.5") == cli.MODEL
+    assert set(asked) == {("CPUExecutionProvider", "float32", 2**30)}

@@ -7,7 +7,9 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import time
+import zlib
 from contextlib import suppress
 from glob import glob
 
@@ -99,7 +101,6 @@ NONSENSE = (
     b'{"width": 10, "height": 10, "mpp": NaN}',
     b'{"width": 10, "height": 10, "colour": 1}',
     b'{"width": 99999999999999999999, "height": 10}',
-    b'{"path": "' + b"a" * 70000 + b'"}',
 )
 
 
@@ -107,6 +108,51 @@ async def test_a_description_that_makes_no_sense_is_refused(service):
     for body in NONSENSE:
         refused = await service.http.post("/v1/slides", content=body, headers={"Content-Type": "application/json"})
         assert slug(refused) == (422, "invalid-parameter"), refused.text
+    endless = b'{"path": "' + b"a" * 70000 + b'"}'
+    refused = await service.http.post("/v1/slides", content=endless, headers={"Content-Type": "application/json"})
+    assert slug(refused) == (413, "payload-too-large")
+
+
+@pytest.mark.parametrize(
+    ("method", "address"),
+    [
+        ("POST", "/v1/slides?mpp=0.25"),
+        ("GET", "{slide}?mpp=0.25"),
+        ("PATCH", "{slide}?mpp=0.25"),
+        ("DELETE", "{slide}?now=1"),
+        ("POST", "{slide}/jobs?profile=accurate"),
+        ("GET", "/v1/jobs/0?wait=1"),
+        ("DELETE", "/v1/jobs/0?wait=1"),
+        ("GET", "/v1/jobs/0/events?wait=1"),
+    ],
+)
+async def test_what_belongs_into_the_body_does_not_pass_as_said_in_the_address(service, method, address):
+    made = await service.http.post("/v1/slides", json={"width": 10, "height": 10})
+    body = {"json": {"width": 10, "height": 10}} if method in ("POST", "PATCH") else {}
+    refused = await service.http.request(method, address.format(slide=made.headers["location"]), **body)
+    assert slug(refused) == (422, "invalid-parameter")
+    assert "this address takes none" in refused.json()["detail"]
+    assert len((await service.http.get("/v1/slides")).json()["slides"]) == 1
+
+
+async def test_a_slide_a_job_and_the_models_may_be_asked_for_their_heads(serving, png):
+    async with serving() as service:
+        slide = (await upload(service, png, params={"mpp": 0.5})).headers["location"]
+        job = (await service.http.post(f"{slide}/jobs")).headers["location"]
+        for address in (slide, job, "/v1/slides", "/v1/models"):
+            head = await service.http.head(address)
+            assert (head.status_code, head.content) == (200, b""), address
+
+
+async def test_a_picture_beyond_what_can_be_decoded_is_told_what_to_become(service, settings):
+    for width in (10_000, 100_000):
+        header = struct.pack(">IIBBBBB", width, 10_000, 8, 2, 0, 0, 0)
+        chunk = b"IHDR" + header
+        huge = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        refused = await upload(service, huge + b"\0\0\0\0IDAT")
+        assert slug(refused) == (413, "payload-too-large")
+        assert "save it as a tiled TIFF" in refused.json()["detail"]
+    assert files_of(settings.slide_folder) == []
 
 
 async def test_what_is_no_slide_is_refused_and_leaves_nothing(service, settings, png):
