@@ -3,8 +3,8 @@
 A slide is cut into patches once, as a whole, exactly as an image of its size would be; a window is a block of them.
 So the network sees each patch once, whatever the size of the windows, and inside a window's core the maps are those of
 the slide analysed in one piece. Beyond the core, a window knows what its outer patches saw there: the model's margin,
-wide enough for the far side of a nucleus whose centre lies inside. That far side may look otherwise to the patch beyond,
-so a few nuclei at seams depend on where windows meet (2 in 1000 of a real slide). Windows meet where their patches meet.
+wide enough for the far side of a nucleus whose centre lies inside. The patch beyond may see that side otherwise, so a
+few nuclei at seams depend on where windows meet (2 in 1000 of a real slide). Windows meet where their patches meet.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from app import main
 from app.main import create_app
 from app.nuclei.types import Engine, UInt8
 from app.settings import Settings
@@ -119,7 +120,13 @@ Serving = Callable[..., Any]
 
 
 @pytest.fixture
-def serving(settings: Settings, ink: Engine) -> Serving:
+def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services are ready without the rehearsal, which takes most of a start; tests of it override this."""
+    monkeypatch.setattr(main, "practise", lambda services, resident: None)
+
+
+@pytest.fixture
+def serving(settings: Settings, ink: Engine, unrehearsed: None) -> Serving:
     """Start a service, with other settings or another engine if given; `async with serving() as service`."""
 
     @asynccontextmanager

@@ -18,6 +18,11 @@ pytestmark = pytest.mark.anyio
 START_S = 60
 
 
+@pytest.fixture
+def unrehearsed():
+    """It is not."""
+
+
 def test_every_format_and_every_answer_is_rehearsed():
     assert {kind for kind, _ in PLAYS} == {"png", "jpeg", "tiff"}
     assert {media_type for _, media_type in PLAYS} == set(WRITERS)
