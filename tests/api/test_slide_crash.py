@@ -94,9 +94,9 @@ def content(url: str, slide: str) -> list[Any]:
 
 
 @pytest.fixture
-def environment(onnx_store: Path, tmp_path: Path) -> dict[str, str]:
+def environment(onnx_store: Path, tmp_path: Path, side: int) -> dict[str, str]:
     (tmp_path / "root").mkdir()
-    image = draw_tissue(2200, 2200, seed=9)
+    image = draw_tissue(side, side, seed=9)
     for name in ("a.tif", "b.tif"):
         tifffile.imwrite(tmp_path / "root" / name, image, tile=(256, 256), photometric="rgb")
     own = {
@@ -124,7 +124,7 @@ def kill_at(process: subprocess.Popen[str], http: httpx.Client, job: str, done: 
     return int(state["done"])
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "side"), [(3, 1100), pytest.param(20, 2200, marks=pytest.mark.slow)])
 def test_a_killed_job_ends_with_what_an_undisturbed_one_has(environment, tmp_path, kills):
     rng, url = random.Random(kills), f"sqlite:///{tmp_path}/slides/store.sqlite"
     with server(environment) as (process, http):
