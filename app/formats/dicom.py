@@ -20,6 +20,7 @@ from app.nuclei.types import Mpp, Profile
 
 MEDIA_TYPE = "application/dicom"
 KINDS = ("ann", "seg", "sr")
+NO_DICOM = "DICOM results refer to a DICOM slide; this one is none: take geojson, hovernet, csv or parquet"
 
 
 def check_installed() -> None:

@@ -33,7 +33,7 @@ class Annotations:
         Raises:
             InvalidImage: if the slide's file lacks what annotations must repeat.
         """
-        self._origin, self._image = origin, source_image(origin)
+        self._origin, self._image = origin, source_image(origin.image)
         self._points: dict[int, list[Float32]] = defaultdict(list)
         self._lengths: dict[int, list[Int64]] = defaultdict(list)
         self._figures: dict[int, list[Float32]] = defaultdict(list)

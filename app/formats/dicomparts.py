@@ -58,7 +58,7 @@ def colour(type_id: int) -> CIELabColor:
     return CIELabColor.from_rgb(*(BY_ID[type_id].colour if type_id else OPEN_COLOUR))
 
 
-def source_image(origin: Origin) -> Dataset:
+def source_image(given: Dataset) -> Dataset:
     """A copy of the level-0 image's attributes for highdicom, those that may be empty filled in.
 
     The patient's name is taken out, for highdicom warns of unusual ones by printing them; `settled` puts it back.
@@ -66,7 +66,7 @@ def source_image(origin: Origin) -> Dataset:
     Raises:
         InvalidImage: if one that results must repeat is missing, or cannot be written as the standard has it.
     """
-    image: Dataset = copy.deepcopy(origin.image)
+    image = copy.deepcopy(given)
     for keyword in NEEDED:
         if not image.get(keyword):
             raise InvalidImage(f"the slide's DICOM file has no {keyword}, which DICOM results must repeat")

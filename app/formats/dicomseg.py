@@ -83,7 +83,7 @@ class Labels:
         Raises:
             InvalidImage: if the slide's file does not say where it lies on the glass, or lacks what must be repeated.
         """
-        image = source_image(origin)
+        image = source_image(origin.image)
         self._mask = Mask(int(image.TotalPixelMatrixColumns), int(image.TotalPixelMatrixRows))
         described = attributes(image, origin, self._mask.rows * self._mask.columns)
         self._file = spooled()

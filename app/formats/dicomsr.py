@@ -52,7 +52,7 @@ def report(origin: Origin, counts: Mapping[int, int], area_mm2: float) -> Compre
     Raises:
         InvalidImage: if the slide's file lacks what a report must repeat.
     """
-    image = source_image(origin)
+    image = source_image(origin.image)
     device = DeviceObserverIdentifyingAttributes(
         origin.uid("device"), name=MAKER, manufacturer_name=MAKER, model_name=MAKER
     )

@@ -7,7 +7,7 @@ has not changed until the last one: the same UID is always the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,15 +16,16 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app import __version__
-from app.formats.dicom import Origin
+from app.formats.dicom import NO_DICOM, Origin
 from app.formats.dicomann import Annotations
-from app.formats.dicomparts import encoded, pieces
-from app.formats.dicomseg import Labels
+from app.formats.dicomparts import encoded, pieces, source_image
+from app.formats.dicomseg import Labels, check_placed
 from app.formats.dicomsr import report
-from app.nuclei.errors import Conflict, NotFound
+from app.nuclei.errors import Conflict, NotDicom, NotFound
 from app.nuclei.taxonomy import CLASSES
 from app.slides import documents
 from app.slides.database import Database
+from app.slides.opening import open_source
 from app.slides.reading import totals, walk
 from app.slides.records import Slide
 from app.slides.regions import required
@@ -32,6 +33,27 @@ from app.slides.schema import COUNTS, tiles
 from app.slides.wsm import level0
 
 NOTHING_YET = "nothing of this slide was analysed yet"
+
+
+def check_source(path: Path, kinds: Collection[str]) -> None:
+    """Refuse, before a slide is analysed, what could not be written of it afterwards.
+
+    Args:
+        path: of the slide's file or folder.
+        kinds: that are wanted, of `app.formats.dicom.KINDS`.
+
+    Raises:
+        NotDicom: if the slide is none.
+        InvalidImage: as `level0`, `source_image` and `check_placed`.
+        Refusal: as `open_source`.
+    """
+    with open_source(path) as source:
+        if source.vendor != "dicom":
+            raise NotDicom(NO_DICOM)
+        found = level0(path, source.levels[0].width, source.levels[0].height)
+    image = source_image(found.image)
+    if "seg" in kinds:
+        check_placed(image)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def dicom_results(export: Export) -> Results:
         Refusal: as `export.file`.
     """
     if export.slide.vendor != "dicom" or export.file is None:
-        raise NotDicom("DICOM results refer to a DICOM slide; this one is none: take geojson, hovernet, csv or parquet")
+        raise NotDicom(dicom.NO_DICOM)
     dicom.check_installed()
     from app.slides.dicomresults import Results  # noqa: PLC0415 - optional, and seconds to import
 
