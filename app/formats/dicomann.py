@@ -1,8 +1,7 @@
 """How do nuclei leave as DICOM annotations: outlines, class, area and probability?
 
-Microscopy Bulk Simple Annotations, a group per class. Points are (column, row) of the total pixel matrix as float32,
-from its top left corner. Up to 16,384 pixels from that corner half-pixel steps, and up to 131,072 steps of 1/64, are
-exact. Needs the extra `dicom`.
+Microscopy Bulk Simple Annotations, a group per class. Points are (column, row) of the total pixel matrix from its top
+left corner, as float32: up to 131,072 pixels from there it keeps steps of 1/128 of a pixel. Needs the extra `dicom`.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Labels:
             nuclei: of one tile.
             above: neither they nor any that come later reach above this row.
         """
-        self._write(self._mask.frames(above))
+        self._write(self._mask.frames(above - 1))  # positions are rounded
         self._mask.paint(nuclei)
 
     def finish(self) -> IO[bytes]:
@@ -165,7 +165,7 @@ def check_placed(image: Dataset) -> None:
         if where.get(keyword) in (None, "", []):
             raise InvalidImage(
                 f"the slide's DICOM file has no {keyword}: a segmentation could not say where it lies on the glass. "
-                "Annotations and report can be had: dicom-ann, dicom-sr"
+                "Annotations (ann) and a report (sr) can be had"
             )
 
 

@@ -58,7 +58,7 @@ async def test_what_cannot_be_written_is_refused_before_the_answer_begins(rooted
     address = await filled(rooted, folder)
     refused = await rooted.http.get(f"{address}/export?format=dicom-seg")
     assert slug(refused) == (422, "invalid-image")
-    assert "dicom-ann" in refused.json()["detail"]
+    assert "(ann)" in refused.json()["detail"]
     (folder / "level-11-frames-0-1.dcm").unlink()
     assert slug(await rooted.http.get(f"{address}/export?format=dicom-ann")) == (409, "conflict")
 
