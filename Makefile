@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo run viewer test test-slow test-slides test-cluster check bench soak promtool image-steps train-ensemble train-lite evaluate clean
+.PHONY: demo run viewer test test-slow test-slides test-cluster check bench soak promtool orthanc image-steps train-ensemble train-lite evaluate clean
 .DELETE_ON_ERROR:
 
 # What serves: no torch, no CUDA.
@@ -84,6 +84,17 @@ promtool: $(VENV)/dev  ## Prometheus and promtool into .venv/bin, where apt-get 
 	    || { apt-get update -q && apt-get download -q prometheus; }; } && dpkg-deb -x prometheus_*.deb .) \
 	    && cp $$there/usr/bin/promtool $$there/usr/bin/prometheus $(BIN)/ \
 	    || echo "apt-get has no prometheus: the tests of alerts by promtool will be skipped"; rm -rf $$there; fi
+
+# The same, with the libraries that are not here yet.
+orthanc: $(VENV)/dev  ## the archive Orthanc and the checker dciodvfy into .venv, where apt-get has them; tests skip else
+	@if test -x $(VENV)/orthanc/usr/sbin/Orthanc; then echo "orthanc is there"; \
+	elif ! command -v apt-get > /dev/null; then echo "no apt-get: the tests with an archive will be skipped"; \
+	else there=$$(mktemp -d) && wanted="apt-get -s install --no-install-recommends orthanc orthanc-dicomweb dicom3tools" \
+	    && { $$wanted > $$there/list 2> /dev/null || { apt-get update -q && $$wanted > $$there/list; }; } \
+	    && (cd $$there && apt-get download -q $$(awk '/^Inst/ {print $$2}' list) \
+	    && for each in *.deb; do dpkg-deb -x $$each unpacked; done) && rm -rf $(VENV)/orthanc \
+	    && cp -a $$there/unpacked $(VENV)/orthanc \
+	    || echo "apt-get has no orthanc: the tests with an archive will be skipped"; rm -rf $$there; fi
 
 image-steps: $(VENV)/dev  ## the CPU image's steps in an empty folder, and the service started from there; minutes
 	$(BIN)/python docker/rehearse.py

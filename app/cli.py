@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from app import __version__, slidecommand
+from app import __version__, dicomcommand, slidecommand
 from app.arguments import count, output, positive
-from app.nuclei.errors import ArtifactError, EngineUnavailable, KaryonError, UnknownModel
+from app.nuclei.errors import ArtifactError, EngineUnavailable, KaryonError, NotStored, UnknownModel
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
-OK, USAGE, REFUSED, MODEL, INTERRUPTED = 0, 2, 3, 4, 130
+OK, USAGE, REFUSED, MODEL, NOT_STORED, INTERRUPTED = 0, 2, 3, 4, 6, 130
 EXAMPLES = """examples:
   karyon serve --port 8000
   karyon segment tile.png --mpp 0.5 -o nuclei.geojson
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   karyon segment tile.jpg --mpp 0.25 --profile accurate -o overlay.png
   karyon slide slide.svs -o nuclei.geojson
   karyon slide slide.tif --mpp 0.25 -o nuclei.csv
+  karyon dicom slide-folder -o results --kind ann,sr
   karyon models list
   karyon models import ./my-model
   karyon bench --tiles ./my-tiles --json bench.json
@@ -37,6 +38,7 @@ exit status:
   3  the image or slide was refused: not readable, too large, without scale, or a parameter out of range
   4  the model is unknown, damaged, or cannot run here
   5  bench: some requests got neither an answer nor a refusal
+  6  dicom: the archive did not take a file, or did not confirm that it did
 
 Settings are environment variables with the prefix KARYON_; the README lists them.
 Research use only. Not for diagnostic procedures."""
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except (UnknownModel, ArtifactError, EngineUnavailable) as error:
         return complain(error, MODEL)
+    except NotStored as error:
+        return complain(error, NOT_STORED)
     except KaryonError as error:
         return complain(error, REFUSED)
     except (OSError, SettingsRefused) as error:
@@ -99,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     segment = commands.add_parser("segment", help="analyse one image", description=SEGMENT, formatter_class=raw)
     _add_segment_arguments(segment)
     slidecommand.add(commands, settings_with)
+    dicomcommand.add(commands, settings_with)
     models = commands.add_parser("models", help="list, verify and import models", description="Look after models.")
     _add_models_commands(models.add_subparsers(required=True, metavar="COMMAND"))
     bench = commands.add_parser(

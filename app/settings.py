@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -92,6 +93,15 @@ class Settings(BaseSettings):
     slide_max_bytes: int = Field(16 * 2**30, ge=1, description="bytes an uploaded slide file may have")
     store_quota: int | None = Field(
         None, ge=1, description="bytes that uploads and results may take; unset: all but 256 MiB of the disk"
+    )
+    dicomweb_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#@]+$",
+        description="DICOMweb archive to which `karyon dicom --store` sends results, such as "
+        "https://pacs.example.org/dicom-web; no request can name another",
+    )
+    dicomweb_token: str | None = Field(
+        None, repr=False, min_length=1, description="bearer token for that archive; needs https, or loopback"
     )
     retention_days: float | None = Field(
         None,
@@ -223,7 +233,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{self.host} can be reached from outside: set KARYON_API_KEYS, or KARYON_ALLOW_ANONYMOUS=true"
             )
+        if self.dicomweb_token and not _is_private(self.dicomweb_url or ""):
+            raise ValueError("KARYON_DICOMWEB_TOKEN would be sent in clear: KARYON_DICOMWEB_URL must begin with https")
         return self
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody on the way can read what is sent there."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def _api_key(entry: str) -> ApiKey:

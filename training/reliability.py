@@ -115,6 +115,6 @@ def plot(rows: Sequence[dict[str, Any]], title: str, picture: Path) -> None:
     upper.legend(loc="upper left")
     upper.grid(alpha=0.3)
     lower.bar(confidence, [r["nuclei"] for r in rows], width=0.8 / BINS, color="#0072b2")
-    lower.set(xlabel="highest class probability of the nucleus", ylabel="nuclei")
+    lower.set(xlabel="probability of the class that a nucleus was given", ylabel="nuclei")
     figure.savefig(picture, dpi=80)
     pyplot.close(figure)

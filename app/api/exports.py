@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Annotated, Literal
 
@@ -15,10 +16,8 @@ from app.api.conditional import ASK_AGAIN, etag, holds
 from app.api.routes import DOCUMENTED, check_parameters, services_of
 from app.api.slides import OwnSlide, slides_of
 from app.api.views import why_no_burden
-from app.formats import geojson, hovernet, parquet, table
-from app.nuclei.errors import MissingExtra, NotDicom
+from app.formats import dicom, geojson, hovernet, parquet, table
 from app.slides.exports import WRITERS, Export
-from app.slides.records import Slide
 from app.slides.views import version
 
 router = APIRouter(prefix="/v1/slides", dependencies=DOCUMENTED, tags=["views"])
@@ -28,6 +27,9 @@ KINDS = {  # media type, suffix of the file, whether packing makes it smaller
     "hovernet": (hovernet.MEDIA_TYPE, "json", True),
     "csv": (table.MEDIA_TYPE, "csv", True),
     "parquet": (parquet.MEDIA_TYPE, "parquet", False),
+    "dicom-ann": (dicom.MEDIA_TYPE, "dcm", True),
+    "dicom-seg": (dicom.MEDIA_TYPE, "dcm", True),
+    "dicom-sr": (dicom.MEDIA_TYPE, "dcm", True),
 }
 
 
@@ -45,11 +47,10 @@ def export(
 ) -> Response:
     """Streamed tile by tile. A slide without results gives a file without nuclei.
 
-    One that is written while a job runs holds what was there when each part was written; its summary says so.
+    One that is written while a job runs holds what was there when each part was written; its summary says so. DICOM
+    objects begin to arrive when they are complete; they are refused for a slide without results, or if it changes.
     """
     check_parameters(request.query_params, {"format"})
-    if form not in WRITERS:
-        raise _no_dicom(slide)
     media_type, suffix, packable = KINDS[form]
     packed = packable and accepts_gzip(request.headers.get("accept-encoding", ""))
     tag = etag("export", version(slide), form, packed)
@@ -61,7 +62,8 @@ def export(
     if request.method == "HEAD":
         return Response(headers=headers, media_type=media_type)
     why_not = why_no_burden(services_of(request).settings.model_store, slide.model)
-    pieces = WRITERS[form](Export(slides_of(request).library.store.database, slide, why_not))
+    library = slides_of(request).library
+    pieces = WRITERS[form](Export(library.store.database, slide, why_not, partial(library.check, slide)))
     begun = chain([next(pieces)], pieces)  # what is refused is refused before the answer begins
     return StreamingResponse(gzipped(begun) if packed else begun, headers=headers, media_type=media_type)
 
@@ -82,11 +84,3 @@ def gzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
         if packed := packer.compress(piece):
             yield packed
     yield packer.flush()
-
-
-def _no_dicom(slide: Slide) -> Exception:
-    if slide.vendor != "dicom":
-        return NotDicom(
-            "DICOM results refer to a DICOM slide; this one is none: take geojson, hovernet, csv or parquet"
-        )
-    return MissingExtra("writing DICOM results needs the extra dicom, which this service does not have")

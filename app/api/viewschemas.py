@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.api.schemas import Collection, CoordinateSpace, Json, TumourBurden
 from app.api.slideschemas import Responses, answers
-from app.formats import geojson, hovernet, parquet, table
+from app.formats import dicom, geojson, hovernet, parquet, table
 from app.nuclei import errors as domain
 
 
@@ -98,8 +98,8 @@ EXPORTED = _shown(
     {
         "description": "the file",
         "content": {kind: {"schema": _BYTES} for kind in (geojson.MEDIA_TYPE, hovernet.MEDIA_TYPE, table.MEDIA_TYPE)}
-        | {parquet.MEDIA_TYPE: {"schema": _BYTES}},
+        | {kind: {"schema": _BYTES} for kind in (parquet.MEDIA_TYPE, dicom.MEDIA_TYPE)},
         "headers": {"Content-Disposition": {"description": "a file name", "schema": {"type": "string"}}},
     },
-    domain.NotDicom,
+    *(domain.NotDicom, domain.MppRequired, domain.Conflict, domain.InvalidImage, domain.PayloadTooLarge),
 )

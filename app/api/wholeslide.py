@@ -1,7 +1,7 @@
 """How is a whole slide analysed without a server? As a job of a store of its own, beside the output, so it can go on.
 
-The store is a folder `.NAME.karyon` beside the output NAME. It is removed when the output is written; after an
-interruption the same command goes on with it, unless slide, scale, model or profile have changed.
+The store is a folder `.NAME.karyon` beside the output NAME, a file or a folder of DICOM objects. It is removed when all
+is written; after an interruption the same command goes on, unless slide, scale, model or profile have changed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from app.api.analysis import Analysis, Limits
 from app.api.inprocess import opener_of
-from app.formats import parquet
+from app.formats import dicom, parquet
 from app.nuclei.artifact import Artifact, load_artifact
 from app.nuclei.errors import NotFound
 from app.nuclei.segmenter import Segmenter
@@ -58,13 +59,29 @@ class OneAtATime:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller wants of a slide: where it is, where its nuclei go, its scale, the views, the size of windows."""
+    """What a caller wants of a slide: where it is, where its nuclei go, its scale, the views, the size of windows.
+
+    Attributes:
+        path: of the slide.
+        out: a file, whose ending says what is written; or a folder for DICOM objects.
+        mpp: um per pixel of level 0; None takes the file's word.
+        profile: which views are averaged; None takes the settings'.
+        window: side of the windows; None takes the settings'.
+        kinds: of DICOM objects, see `app.formats.dicom.KINDS`; none: `out` is a file.
+    """
 
     path: Path
     out: Path
     mpp: float | None
     profile: Profile | None
-    window: int | None
+    window: int | None = None
+    kinds: tuple[str, ...] = ()
+
+    def files(self) -> dict[str, Path]:
+        """What is written where: forms of `WRITERS` and their files."""
+        if not self.kinds:
+            return {ENDINGS[self.out.suffix.lower()]: self.out}
+        return {f"dicom-{kind}": self.out / f"{kind}.dcm" for kind in self.kinds}
 
 
 def analyse(wish: Wish, settings: Settings) -> str:
@@ -76,8 +93,7 @@ def analyse(wish: Wish, settings: Settings) -> str:
     """
     if not wish.path.exists():
         raise NotFound("there is no such slide")
-    if wish.out.suffix.lower() == ".parquet":
-        parquet.check_installed()  # not after hours of work
+    _check_writable(wish)
     artifact = load_artifact(settings.model, settings.model_store)
     engine = opener_of(settings)(artifact)
     profile = wish.profile or settings.profile or Segmenter(artifact, engine).default_profile
@@ -91,8 +107,10 @@ def analyse(wish: Wish, settings: Settings) -> str:
             begun = True
             _work(library, slide, mpp, analyst, wish.window or settings.slide_window, settings.slide_windows_at_once)
             slide = library.store.slide(slide.id)
-            _write(Export(library.store.database, slide, artifact.manifest.tumour_burden_reason), wish.out)
-            said = _described(totals(library.store.database, slide.id), mpp, artifact)
+            found = totals(library.store.database, slide.id)
+            why_no_burden, file = artifact.manifest.tumour_burden_reason, partial(library.check, slide)
+            export = Export(library.store.database, slide, why_no_burden, file)
+            said = _described(found, mpp, artifact) + _write_all(export, wish, found.counted)
     finally:
         if not begun:  # refused: there is nothing to go on with
             shutil.rmtree(home, ignore_errors=True)
@@ -155,13 +173,37 @@ def _work(library: Library, slide: Slide, mpp: Mpp, analyst: Analyst, side: int,
         run.work()
 
 
-def _write(export: Export, out: Path) -> None:
+def _check_writable(wish: Wish) -> None:
+    """Refuse now what would be refused after hours of work."""
+    if "parquet" in wish.files():
+        parquet.check_installed()
+    if wish.kinds:
+        dicom.check_installed()
+        from app.slides.dicomresults import check_source  # noqa: PLC0415 - optional, and seconds to import
+
+        check_source(wish.path.resolve(), wish.kinds)
+
+
+def _write_all(export: Export, wish: Wish, counted: int) -> str:
+    """Write what was wished for; what is to be said of that."""
+    files, said = wish.files(), ""
+    if wish.kinds:
+        wish.out.mkdir(exist_ok=True)
+    if not counted and "dicom-ann" in files:
+        files.pop("dicom-ann").unlink(missing_ok=True)  # of an earlier run
+        said = "\nno nuclei: there is nothing to annotate, so there is no ann.dcm"
+    for form, file in files.items():
+        _write(export, form, file)
+    return said
+
+
+def _write(export: Export, form: str, out: Path) -> None:
     """Whole or not at all."""
-    partial = out.with_name(f"{out.name}.partial")
-    with partial.open("wb") as file:
-        for piece in WRITERS[ENDINGS[out.suffix.lower()]](export):
+    partly = out.with_name(f"{out.name}.partial")
+    with partly.open("wb") as file:
+        for piece in WRITERS[form](export):
             file.write(piece)
-    partial.replace(out)
+    partly.replace(out)
 
 
 def _described(found: Totals, mpp: Mpp, artifact: Artifact) -> str:

@@ -29,6 +29,7 @@ KaryonError
     ArtifactDrift       the golden pair does not come out
   Abandoned             nobody waits for this work any more
   EngineUnavailable     no ONNX Runtime, or not on the device that was demanded
+  NotStored             an archive did not take what was sent to it
   StoreDamaged          what the store gives back is not what was put in
 """
 
@@ -191,6 +192,10 @@ class ArtifactDrift(ArtifactError):
 
 class EngineUnavailable(KaryonError):
     """ONNX Runtime is not installed, or does not run on the device that was demanded."""
+
+
+class NotStored(KaryonError):
+    """A DICOM archive did not take an object, did not confirm that it did, or did not answer."""
 
 
 class StoreDamaged(KaryonError):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from app.formats import hovernet, table
+from app.formats import dicom, hovernet, table
 from app.formats.document import NOTICE
 from app.formats.parquet import Writer
 from app.formats.raster import fill
+from app.nuclei.errors import NotDicom
 from app.nuclei.taxonomy import NAMES
 from app.nuclei.types import Float64, Int64, Mpp, Nuclei, Rings
 from app.slides import documents, seams
@@ -24,6 +26,9 @@ from app.slides.database import Database
 from app.slides.reading import walk
 from app.slides.records import Slide, TileNuclei
 from app.slides.summary import summary
+
+if TYPE_CHECKING:
+    from app.slides.dicomresults import Results
 
 ROW_GROUP = 65_536
 KEYS = ("total", "counts", "composition_224", "density_per_mm2", "tumour_burden", "tumour_burden_reason")
@@ -37,11 +42,13 @@ class Export:
         database: of the store.
         slide: whose nuclei.
         why_no_burden: why epithelium does not stand for tumour; None if it does.
+        file: where the slide's file lies, or a refusal; asked by formats that refer to it.
     """
 
     database: Database
     slide: Slide
     why_no_burden: str | None
+    file: Callable[[], Path] | None = None
     mpp: Mpp | None = field(init=False)
     written: Int64 = field(init=False)
 
@@ -121,11 +128,45 @@ def as_parquet(export: Export) -> Iterator[bytes]:
     yield writer.finish(opening | export.closing())
 
 
+def as_dicom_ann(export: Export) -> Iterator[bytes]:
+    """DICOM annotations; raises before the first piece, as `dicom_results` and `Results.annotations`."""
+    yield from dicom_results(export).annotations()
+
+
+def as_dicom_seg(export: Export) -> Iterator[bytes]:
+    """A DICOM segmentation; raises before the first piece, as `dicom_results` and `Results.segmentation`."""
+    yield from dicom_results(export).segmentation()
+
+
+def as_dicom_sr(export: Export) -> Iterator[bytes]:
+    """A DICOM report; raises before the first piece, as `dicom_results` and `Results.report`."""
+    yield from dicom_results(export).report()
+
+
+def dicom_results(export: Export) -> Results:
+    """What DICOM objects of a slide are made from.
+
+    Raises:
+        NotDicom: if the slide is none.
+        MissingExtra: if the extra is not installed.
+        Refusal: as `export.file`.
+    """
+    if export.slide.vendor != "dicom" or export.file is None:
+        raise NotDicom(dicom.NO_DICOM)
+    dicom.check_installed()
+    from app.slides.dicomresults import Results  # noqa: PLC0415 - optional, and seconds to import
+
+    return Results(export.database, export.slide, export.file())
+
+
 WRITERS: dict[str, Callable[[Export], Iterator[bytes]]] = {
     "geojson": as_geojson,
     "hovernet": as_hovernet,
     "csv": as_csv,
     "parquet": as_parquet,
+    "dicom-ann": as_dicom_ann,
+    "dicom-seg": as_dicom_seg,
+    "dicom-sr": as_dicom_sr,
 }
 
 

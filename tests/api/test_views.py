@@ -267,10 +267,6 @@ async def test_forms_that_cannot_be_written_are_refused(service, filled):
     assert slug(refused) == (422, "invalid-parameter")
     for form in ("dicom-ann", "dicom-seg", "dicom-sr"):
         assert slug(await service.http.get(f"{filled}/export?format={form}")) == (422, "not-dicom")
-    store = slides_of(service).library.store
-    dicom = store.add_slide(NewSlide(100, 100, None, vendor="dicom"))
-    refused = await service.http.get(f"/v1/slides/{dicom.id}/export?format=dicom-ann")
-    assert slug(refused) == (501, "missing-extra")
 
 
 async def test_parquet_without_its_extra_names_the_extra(service, filled, monkeypatch):
