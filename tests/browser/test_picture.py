@@ -8,6 +8,9 @@ import httpx
 import pytest
 from shapely import Polygon, box
 from shapely.geometry import shape
+from skimage.data import immunohistochemistry
+
+from tests.browser.conftest import as_png
 
 SIDE = 256  # of the tile
 PAINTED = """() => {
@@ -21,6 +24,25 @@ RING = """() => {
   const focused = document.activeElement;
   if (focused.id === "canvas") return getComputedStyle(focused, "::after").borderTopStyle;
   return getComputedStyle(focused).outlineStyle;
+}"""
+IN_VIEW = """(id) => {
+  const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+  return top >= 0 && bottom <= innerHeight;
+}"""
+DROP_MORE = """(folder) => {
+  const data = new DataTransfer();
+  for (const name of folder ? ["slide"] : ["one.dcm", "two.dcm"]) data.items.add(new File([name], name));
+  if (folder) DataTransferItem.prototype.webkitGetAsEntry = () => ({ isDirectory: true });
+  const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.querySelector("#stage").dispatchEvent(drop);
+}"""
+STROKES = """() => {
+  window.strokes = [];
+  const { stroke } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.stroke = function (...path) {
+    window.strokes.push(this.lineWidth);
+    return stroke.apply(this, path);
+  };
 }"""
 FINGERPRINT = "() => document.querySelector('canvas.lines').toDataURL()"
 
@@ -147,6 +169,13 @@ def test_a_polygon_is_drawn_by_clicks_and_closed_by_enter(analysed, features):
     assert int(analysed.inner_text("#region-total")) == centred_in(Polygon(corners), features)
 
 
+def test_what_is_told_of_a_region_goes_with_it(analysed):
+    analysed.keyboard.press("v")
+    analysed.locator("#region-total").wait_for()
+    analysed.keyboard.press("r")
+    assert analysed.locator("#region").is_hidden()
+
+
 def test_a_polygon_that_crosses_itself_is_refused_as_the_service_would(analysed):
     analysed.get_by_role("button", name="Polygon").click()
     for corner in [(20, 80), (200, 230), (200, 80), (20, 230)]:
@@ -191,6 +220,27 @@ def test_a_narrow_window_shows_everything_without_scrolling_sideways(open_page, 
     assert page.locator("#notice").is_visible()
 
 
+def test_what_a_finger_asked_for_is_brought_into_view(open_page, drop, tile, features):
+    page = open_page(width=390, has_touch=True)
+    drop(page, tile)
+    page.wait_for_selector("#total")
+    page.keyboard.press("v")
+    page.wait_for_function(IN_VIEW, arg="region")
+    page.evaluate("() => scrollTo(0, 0)")
+    page.keyboard.press("Enter")
+    page.wait_for_function(IN_VIEW, arg="nucleus")
+
+
+def test_outlines_seen_from_afar_leave_the_nuclei_open(open_page, drop):
+    page = open_page(width=320)
+    drop(page, as_png(immunohistochemistry()))
+    page.wait_for_selector("#total")
+    page.evaluate(STROKES)
+    page.get_by_role("button", name="Zoom out").click()
+    page.wait_for_function("() => strokes.length")
+    assert page.evaluate("() => Math.max(...strokes)") < 5  # image pixels, of nuclei with about 15
+
+
 def test_a_broken_image_is_answered_by_the_problems_own_words(open_page, drop, seen, tile):
     page = open_page()
     drop(page, tile[:2000])
@@ -210,6 +260,52 @@ def test_the_page_survives_a_restart_of_the_service(analysed, karyon, seen, drop
     analysed.locator("#total").wait_for()
     assert analysed.locator(".message").count() == 0
     seen.errors.clear()  # of the refused connections
+
+
+def test_what_the_service_could_not_answer_is_done_when_it_is_back(open_page, drop, tile, seen):
+    page = open_page()
+    for path in ("**/v1/segment*", "**/healthz/live"):
+        page.route(path, lambda route: route.abort())
+    drop(page, tile)
+    page.locator(".message", has_text="as soon as it does").wait_for()
+    page.unroute_all()
+    page.locator("#total").wait_for()
+    assert page.locator(".message").count() == 0
+    seen.errors.clear()  # of the refused connections
+
+
+def test_a_connection_that_broke_is_not_called_a_lost_service(analysed, seen):
+    analysed.route("**/v1/segment*", lambda route: route.abort())
+    analysed.click("#again")
+    assert analysed.locator(".problem-title").inner_text() == "Connection broken"
+    analysed.get_by_role("button", name="Dismiss").click()
+    assert analysed.locator("#total").is_visible()
+    analysed.unroute_all()
+    with analysed.expect_response("**/v1/segment*"):
+        analysed.click("#again")
+    seen.errors.clear()  # of the broken connection
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["folder", "several"])
+def test_what_is_not_one_file_is_answered_by_what_to_do(analysed, folder):
+    analysed.evaluate(DROP_MORE, folder)
+    assert "added by its path" in analysed.locator(".message").inner_text()
+    assert analysed.locator("#total").is_visible()
+
+
+def test_a_scale_may_have_a_decimal_comma(analysed):
+    analysed.fill("#wish-mpp", "0,25")
+    with analysed.expect_request("**/v1/segment*") as caught:
+        analysed.click("#again")
+    assert "mpp=0.25" in caught.value.url
+    analysed.wait_for_function("() => document.querySelector('#origin').innerText.includes('0.25 µm')")
+
+
+def test_a_scale_that_is_no_figure_is_refused(analysed):
+    analysed.fill("#wish-mpp", "0,2,5")
+    analysed.click("#again")
+    assert analysed.locator(".problem-title").inner_text() == "Scale not understood"
+    assert analysed.locator("#again").is_visible()
 
 
 def test_a_new_image_brings_its_results_into_view(analysed, drop, tile):

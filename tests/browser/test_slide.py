@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ from PIL import Image
 
 NAME, SIZE = "CMU-1-Small-Region.svs", (2220, 2967)
 REGION = [700, 600, 1212, 1112]  # epithelium and stroma: a few patches
+
+
+PIXELS = "() => document.querySelector('.openseadragon-canvas canvas').toDataURL()"
+DECODE_LATER = """() => {
+  const { decode } = HTMLImageElement.prototype;
+  const late = new Promise((resolve) => (window.decodeNow = resolve));
+  HTMLImageElement.prototype.decode = function () { return late.then(() => decode.call(this)); };
+}"""
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +70,14 @@ def analysed_slide(karyon: Any, slide_file: Path) -> str:
 
 
 @pytest.fixture
+def new_slide(karyon: Any, slide_file: Path) -> Iterator[str]:
+    """The id of a slide that nobody has analysed."""
+    slide = upload(karyon.address, slide_file)
+    yield slide
+    httpx.delete(f"{karyon.address}/v1/slides/{slide}")
+
+
+@pytest.fixture
 def opened(open_page: Any, analysed_slide: str) -> Any:
     page = open_page(f"?slide={analysed_slide}")
     page.wait_for_selector("#total")
@@ -73,10 +90,15 @@ def test_a_slide_is_dropped_and_a_region_of_it_analysed_while_one_watches(open_p
     page.wait_for_selector("#start")
     assert page.inner_text("#subject") == "somebody.svs"
     draw(page, REGION)
+    assert page.inner_text("#region-total") == "0"
     page.click("#start-region")
     page.wait_for_selector("#job-state")
+    assert page.get_attribute("#start-region", "aria-disabled") == "true"
     page.wait_for_selector("#start")
     assert "complete" in page.inner_text("#job")
+    page.wait_for_function("() => document.querySelector('#region-total').innerText !== '0'")
+    assert "Only" not in page.inner_text("#region")
+    assert page.get_attribute("#start-region", "aria-disabled") == "false"
     assert int(page.inner_text("#total").replace(",", "")) > 0
 
 
@@ -108,6 +130,75 @@ def test_a_class_that_is_switched_off_leaves_the_overlay(opened, seen):
     assert caught.value.status == 200
     assert "connective" not in caught.value.url
     assert Image.open(io.BytesIO(caught.value.body())).mode == "RGBA"
+
+
+def test_classes_switched_off_in_quick_succession_leave_no_outlines(opened):
+    opened.wait_for_load_state("networkidle")
+    opened.keyboard.press("o")
+    opened.wait_for_timeout(200)
+    bare = opened.evaluate(PIXELS)
+    opened.keyboard.press("o")
+    opened.wait_for_function(f"(bare) => ({PIXELS})() !== bare", arg=bare)
+    held = []
+    opened.route(lambda url: "overlay_files" in url and "classes=" in url, lambda route, _: held.append(route))
+    for _ in range(3):  # none, all, none: the second is complete first
+        opened.keyboard.press("a")
+        opened.wait_for_timeout(300)
+    for late in held:
+        late.continue_()
+    opened.unroute_all()
+    opened.wait_for_function(f"(bare) => ({PIXELS})() === bare", arg=bare, timeout=10_000)
+
+
+def test_tiles_missed_while_the_service_was_away_are_loaded_when_it_is_back(opened, seen):
+    missed = []
+    opened.on("requestfailed", lambda request: "/image_files/" in request.url and missed.append(request.url))
+    for path in ("**/image_files/**", "**/healthz/live"):
+        opened.route(path, lambda route: route.abort())
+    for _ in range(8):
+        opened.keyboard.press("+")
+    while not missed or min(map(missed.count, missed)) < 3:  # then OpenSeadragon gives up
+        opened.wait_for_timeout(100)
+    opened.wait_for_selector("#status[data-state=lost]")
+    with opened.expect_response(lambda answer: answer.url in missed and answer.ok, timeout=15_000):
+        opened.unroute_all()
+    seen.errors.clear()  # of the refused connections
+
+
+def test_a_slide_opened_while_a_picture_is_analysed_is_left_in_peace(open_page, drop, tile, analysed_slide):
+    page = open_page()
+    page.route("**/v1/segment*", lambda _: None)
+    drop(page, tile)
+    page.locator("#working").wait_for()
+    page.locator(f"[data-slide='{analysed_slide}'] .name").click()
+    page.locator("#total").wait_for()
+    assert page.locator("#working").is_hidden()
+
+
+def test_a_picture_that_was_left_while_it_was_decoded_stays_away(open_page, drop, tile, analysed_slide):
+    page = open_page()
+    page.evaluate(DECODE_LATER)
+    drop(page, tile)
+    page.locator(f"[data-slide='{analysed_slide}'] .name").click()
+    page.locator("#total").wait_for()
+    page.evaluate("() => decodeNow()")
+    page.wait_for_timeout(300)  # whatever waits for the picture goes on
+    assert page.inner_text("#subject").startswith("aperio")
+    assert page.locator("#total").is_visible()
+
+
+def test_a_file_that_is_refused_leaves_the_slide_as_it_is(opened, drop, seen):
+    opened.locator("#start").wait_for()
+    drop(opened, b"no slide at all", "notes.txt", "text/plain")
+    opened.locator(".message").wait_for()
+    assert opened.locator("#start").is_visible()
+    assert opened.locator("#upload").is_hidden()
+    seen.errors.clear()  # the browser notes the refusal
+
+
+def test_the_names_of_slides_are_shown_in_full(opened, analysed_slide):
+    name = opened.locator(f"[data-slide='{analysed_slide}'] .name")
+    assert name.evaluate("(name) => name.scrollWidth <= name.clientWidth")
 
 
 @pytest.mark.parametrize(
@@ -163,12 +254,77 @@ def test_a_slide_without_scale_is_asked_for_it(open_page, drop, seen):
     page = open_page()
     drop(page, file.getvalue(), "scan.tif", "image/tiff")
     page.click("#start")
-    page.locator("#scale-field").fill("0.5")
+    page.locator("#scale-field").fill("0,5")
     page.get_by_role("button", name="Use scale").click()
     page.wait_for_selector("#job-state, #start")
     page.wait_for_function("() => document.querySelector('#origin').innerText.includes('0.5 µm per pixel')")
     assert any("422" in error for error in seen.errors)
     seen.errors.clear()  # the browser notes the refusal
+
+
+def analyse_again(page: Any) -> None:
+    """Run a job on what is analysed already, by a press that leaves the focus where it is."""
+    page.locator("#start").wait_for()
+    draw(page, REGION)
+    page.locator("#start-region").wait_for()
+    with page.expect_response("**/events"):
+        page.evaluate("() => document.querySelector('#start-region').click()")
+
+
+def test_a_job_that_ends_while_the_outlines_are_off_is_told_so(opened):
+    opened.keyboard.press("o")
+    analyse_again(opened)
+    opened.wait_for_selector("#start", timeout=20_000)
+    assert "complete" in opened.inner_text("#job")
+
+
+def test_new_results_leave_the_reader_where_he_is(opened):
+    opened.select_option("#save-form", label="CSV table")
+    opened.locator("summary", has_text="Provenance").click()
+    opened.get_by_role("checkbox", name="plasma").focus()
+    with opened.expect_response("**/summary"):
+        analyse_again(opened)
+    opened.wait_for_selector("#start")
+    assert opened.evaluate("() => document.activeElement.dataset.focus") == "class-3"
+    assert opened.locator("#save-form option:checked").inner_text() == "CSV table"
+    assert opened.locator("#origin details").get_attribute("open") is not None
+
+
+def test_a_double_click_starts_one_job(open_page, new_slide):
+    page, held = open_page(f"?slide={new_slide}"), []
+    page.route("**/jobs", lambda route, _: held.append(route))
+    page.dblclick("#start")
+    assert page.inner_text("#start") == "Starting …"
+    page.wait_for_timeout(200)
+    assert len(held) == 1
+    held[0].continue_()
+    page.focus("#cancel")
+    page.wait_for_function("() => /of \\d+ parts/.test(document.querySelector('#job-progress').innerText)")
+    assert page.evaluate("() => document.activeElement.id") == "cancel"
+
+
+def test_a_job_that_somebody_else_started_is_followed(open_page, karyon, new_slide, seen):
+    page = open_page(f"?slide={new_slide}")
+    page.locator("#start").wait_for()
+    httpx.post(f"{karyon.address}/v1/slides/{new_slide}/jobs", json={}).raise_for_status()
+    page.click("#start")
+    page.click("#cancel")
+    page.wait_for_selector("#start")
+    assert page.locator(".message").count() == 0
+    assert [error for error in seen.errors if "409" not in error] == []
+    seen.errors.clear()  # the browser notes the refusal
+
+
+def test_a_slide_that_somebody_else_deleted_is_left(open_page, karyon, new_slide, seen):
+    page = open_page(f"?slide={new_slide}")
+    page.click("#start")
+    page.wait_for_selector("#job-state[data-state=running]")
+    httpx.delete(f"{karyon.address}/v1/slides/{new_slide}").raise_for_status()
+    page.locator(".message", has_text="was deleted").wait_for(timeout=20_000)
+    page.locator(f"[data-slide='{new_slide}']").wait_for(state="detached")
+    assert page.locator("#job").is_hidden()
+    assert page.locator("#welcome").is_visible()
+    seen.errors.clear()  # the browser notes what is not found
 
 
 def test_a_job_is_watched_through_a_crash_of_the_service(open_page, karyon, slide_file, seen):
@@ -190,11 +346,22 @@ def test_a_job_is_watched_through_a_crash_of_the_service(open_page, karyon, slid
 def test_a_slide_is_deleted_after_a_question(open_page, karyon, slide_file):
     slide = upload(karyon.address, slide_file)
     page = open_page(f"?slide={slide}")
+    page.wait_for_load_state("networkidle")  # no tile is under way any more
     page.locator(f"[data-slide='{slide}']").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.locator(f"[data-slide='{slide}']").wait_for(state="detached")
     assert httpx.get(f"{karyon.address}/v1/slides/{slide}").status_code == 404
     assert page.locator("#welcome").is_visible()
+
+
+def test_a_slide_can_be_deleted_that_somebody_else_deleted_before(open_page, karyon, new_slide, seen):
+    page = open_page()
+    page.locator(f"[data-slide='{new_slide}']").get_by_role("button", name="Delete").click()
+    httpx.delete(f"{karyon.address}/v1/slides/{new_slide}").raise_for_status()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.locator(f"[data-slide='{new_slide}']").wait_for(state="detached")
+    assert page.locator(".message").count() == 0
+    seen.errors.clear()  # the browser notes what is not found
 
 
 def test_a_slide_that_is_not_there_is_said_so(open_page, seen):

@@ -17,8 +17,16 @@ export class Problem extends Error {
 /** There was no answer at all. */
 export class Unreachable extends Error {
   constructor() {
-    super("The service does not answer. The page goes on trying.");
+    super("The service does not answer. The page tries this again as soon as it does.");
     this.title = "Service unreachable";
+  }
+}
+
+/** There was no answer to one request, though the service is there. */
+export class Broken extends Error {
+  constructor() {
+    super("The service is there, but the connection broke before it answered. A file must not change while it is sent.");
+    this.title = "Connection broken";
   }
 }
 

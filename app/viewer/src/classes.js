@@ -45,9 +45,7 @@ export class Classes {
   }
 
   #changed() {
-    const focused = document.activeElement?.dataset?.focus;
     if (this.#summary) this.show(this.#summary);
-    if (focused) this.#element.querySelector(`[data-focus="${focused}"]`)?.focus();
     this.onChange();
   }
 

@@ -2,6 +2,7 @@
 
 import { key } from "./api.js";
 import { $, h } from "./dom.js";
+import { scaleField, scaleIn } from "./scale.js";
 
 /** Keys and what they do, as listed for the reader; see keys.js. */
 export const SHORTCUTS = [
@@ -63,10 +64,10 @@ export function askForKey() {
 export function askForScale(detail, limits) {
   return new Promise((resolve) => {
     let told = null;
-    const input = h("input", { type: "number", id: "scale-field", required: true, step: "any", min: limits.min_mpp, max: limits.max_mpp, placeholder: "0.5" });
+    const input = scaleField("scale-field", limits, { required: true, placeholder: "0.5" });
     const form = h("form", { submit: (event) => {
       event.preventDefault();
-      told = Number(input.value);
+      told = scaleIn(input);
       dialog.close();
     } },
       h("p", {}, detail),

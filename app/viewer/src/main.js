@@ -1,6 +1,6 @@
 // What happens when? Puts the parts of the page together and listens to mouse and keys.
 
-import { askJson, Problem, Unreachable } from "./api.js";
+import { askJson, Broken, Problem, Unreachable } from "./api.js";
 import { Classes } from "./classes.js";
 import { askForKey, showShortcuts } from "./dialogs.js";
 import { $ } from "./dom.js";
@@ -21,7 +21,7 @@ const parts = { config, attempt, palette: new Palette(config) };
 const session = new Session(parts);
 parts.stage = new Stage($("canvas"), parts.palette);
 parts.classes = new Classes($("nuclei"), parts.palette, () => attempt(() => session.classesChanged()));
-parts.regions = new Regions(parts.stage, $("canvas"), (polygon) => attempt(() => session.count(polygon)));
+parts.regions = new Regions(parts.stage, $("canvas"), (polygon) => attempt(() => session.count(polygon)), () => session.dropRegion());
 parts.status = new Status($("status"), () => attempt(() => session.recover()));
 parts.slides = new Slides(attempt, (id) => attempt(() => session.openSlide(id)), (id) => session.gone(id));
 parts.jobs = new Jobs(parts.status, config.limits, attempt, (finished) => attempt(() => session.progressed(finished)));
@@ -47,10 +47,11 @@ async function attempt(task) {
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     working(null);
-    if (error instanceof Unreachable) parts.status.lost();
-    else if (!(error instanceof Problem)) console.error(error);
+    if (!(error instanceof Unreachable || error instanceof Problem)) console.error(error);
     if (error.status === 401 && (await askForKey())) return attempt(task);
-    complain(error, () => attempt(task));
+    if (error instanceof Unreachable) await parts.status.check();
+    const broken = error instanceof Unreachable && parts.status.state === "ready"; // then it was this request alone
+    complain(broken ? new Broken() : error, () => attempt(task));
     return undefined;
   }
 }
@@ -86,7 +87,7 @@ const clicks = {
   choose: () => $("file").click(),
 };
 for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", () => action());
-acceptDrops($("veil"), $("file"), (file) => attempt(() => session.openFile(file)));
+acceptDrops($("veil"), $("file"), (file) => attempt(() => session.openFile(file)), complain);
 listen({
   "+": clicks["zoom-in"],
   "=": clicks["zoom-in"],

@@ -13,7 +13,7 @@ const FORMS = [
 const CROSSED = { title: "No region", detail: "The border of the region crosses itself: draw it anew." };
 const COUNTED = "Nuclei whose centre lies inside, counted by this page from the service's answer.";
 
-/** Whether a file can be shown and analysed as one image, and its size; null if it must go the slide's way. */
+/** A file as `{file, url, size}` if one request takes it; null if it must go the slide's way. */
 export async function measure(file, limits) {
   if (!SHOWN.has(file.type) || file.size > limits.max_bytes) return null;
   const url = URL.createObjectURL(file);
@@ -22,13 +22,18 @@ export async function measure(file, limits) {
     image.src = url;
     await image.decode();
     const size = [image.naturalWidth, image.naturalHeight];
-    if (size[0] * size[1] <= limits.max_pixels) return { url, size };
+    if (size[0] * size[1] <= limits.max_pixels) return { file, url, size };
   } catch {
-    // broken, or not what its name says: the service will say what is wrong with it
-    return { url: null, size: null };
+    URL.revokeObjectURL(url); // broken, or not what its name says: the service will say what is wrong with it
+    return { file, url: null, size: null };
   }
   URL.revokeObjectURL(url);
   return null;
+}
+
+/** Let go of what `measure` gave. */
+export function forget(picture) {
+  if (picture) URL.revokeObjectURL(picture.url);
 }
 
 function send(file, wishes, type, signal) {
@@ -41,11 +46,10 @@ function send(file, wishes, type, signal) {
 export class Picture {
   kind = "picture";
 
-  constructor(file, url, wishes, answer) {
+  constructor(file, wishes, answer) {
     this.wishes = wishes;
     this.file = file;
     this.name = file.name;
-    this.url = url;
     this.space = answer.coordinate_space;
     this.summary = answer.summary;
     this.qc = answer.qc;
@@ -54,9 +58,9 @@ export class Picture {
   }
 
   /** Send a file to be analysed. */
-  static async analyse(file, url, wishes, signal) {
+  static async analyse(file, wishes, signal) {
     const answer = await send(file, wishes, "application/geo+json", signal);
-    return new Picture(file, url, wishes, await answer.json());
+    return new Picture(file, wishes, await answer.json());
   }
 
   /** Forms in which the results can be saved: label, file ending, and how to get them. */
@@ -81,9 +85,5 @@ export class Picture {
     const { total, counts } = this.outlines.countIn(polygon, palette.names);
     const mm2 = (area(polygon) * this.space.mpp_x * this.space.mpp_y) / 1e6;
     return { total, counts, mm2, note: COUNTED };
-  }
-
-  close() {
-    URL.revokeObjectURL(this.url);
   }
 }

@@ -4,21 +4,27 @@ import { $ } from "./dom.js";
 
 const HINTS = {
   rectangle: "Drag a rectangle. Esc cancels.",
-  polygon: "Click the corners; double-click or Enter closes. Esc cancels.",
+  polygon: "Click the corners; the first one again, a double-click or Enter closes. Esc cancels.",
 };
+const TOUCH_HINTS = {
+  rectangle: "Drag a rectangle. The button cancels.",
+  polygon: "Tap the corners, then the first one again. The button cancels.",
+};
+const touch = matchMedia("(pointer: coarse)");
 const NEAR = 10; // CSS pixels around the first corner that close a polygon
 
-/** Draws on the stage; `onRegion` gets the finished polygon, image pixels, open. */
+/** Draws on the stage; `onRegion` gets the finished polygon, image pixels, open; `onBegin` is called before one is drawn. */
 export class Regions {
   #stage;
   #element;
   #tool = null;
   #points = [];
 
-  constructor(stage, element, onRegion) {
+  constructor(stage, element, onRegion, onBegin) {
     this.#stage = stage;
     this.#element = element;
     this.onRegion = onRegion;
+    this.onBegin = onBegin;
     for (const kind of ["pointerdown", "pointermove", "pointerup", "dblclick"]) {
       element.addEventListener(kind, (event) => this.#tool && this.#on(kind, event), true);
     }
@@ -33,9 +39,8 @@ export class Regions {
     const again = this.#tool === tool;
     this.cancel();
     if (again || !this.#stage.size) return;
+    this.onBegin(); // the former region goes, and what is said of it
     this.#use(tool);
-    this.#stage.shape = null;
-    this.#stage.refresh();
   }
 
   /** Put the tool down; nothing is drawn. */
@@ -70,7 +75,7 @@ export class Regions {
     this.#element.classList.toggle("drawing", tool !== null);
     for (const name of ["rectangle", "polygon"]) $(`draw-${name}`).setAttribute("aria-pressed", String(tool === name));
     $("drawing-hint").hidden = tool === null;
-    $("drawing-hint").textContent = HINTS[tool] ?? "";
+    $("drawing-hint").textContent = (touch.matches ? TOUCH_HINTS : HINTS)[tool] ?? "";
   }
 
   #done(polygon) {
@@ -130,4 +135,10 @@ export class Regions {
     const [width, height] = this.#stage.size;
     return [Math.min(Math.max(x, 0), width), Math.min(Math.max(y, 0), height)];
   }
+}
+
+/** The whole pixels around a polygon: what a job takes as its region. */
+export function boxOf(polygon) {
+  const [xs, ys] = [polygon.map(([x]) => x), polygon.map(([, y]) => y)];
+  return [Math.floor(Math.min(...xs)), Math.floor(Math.min(...ys)), Math.ceil(Math.max(...xs)), Math.ceil(Math.max(...ys))];
 }

@@ -1,10 +1,11 @@
 // What is in view, and what follows from it? A dropped picture or a slide; everything the reader does concerns it.
 
-import { $, h } from "./dom.js";
-import { clearMessages } from "./messages.js";
+import { $, bring } from "./dom.js";
+import { clearMessages, complain, takeUp } from "./messages.js";
 import { showNucleus } from "./nucleus.js";
-import { measure, Picture } from "./picture.js";
+import { forget, measure, Picture } from "./picture.js";
 import { showCounting, showRegion } from "./regionpanel.js";
+import { boxOf } from "./regions.js";
 import { clearResults, showBurden, showOrigin, showQuality } from "./results.js";
 import { showSaves } from "./save.js";
 import { drawScale } from "./scalebar.js";
@@ -19,7 +20,9 @@ const REFRESH_MS = 4000; // how often a running job's results are asked for
 export class Session {
   subject = null;
   #parts;
+  #picture = null; // the dropped file on the stage, whether it could be analysed or not
   #asked = new AbortController(); // aborts what is under way for a former image
+  #scene = 0; // counts what was put on the stage
   #version = 0;
   #refreshed = 0;
 
@@ -27,12 +30,12 @@ export class Session {
     this.#parts = parts;
   }
 
-  /** Leave the former image behind. */
+  /** Leave what was under way; what is in view stays until something else is ready to take its place. */
   #begin() {
     this.#asked.abort();
     this.#asked = new AbortController();
     this.#parts.regions.cancel();
-    this.#parts.jobs.leave();
+    working(null);
     clearMessages();
     return this.#asked.signal;
   }
@@ -41,8 +44,10 @@ export class Session {
   async openFile(file) {
     const signal = this.#begin();
     const picture = await measure(file, this.#parts.config.limits);
-    if (picture) await this.#analyse(file, picture, signal);
-    else await this.#keep(file, signal);
+    if (signal.aborted) return forget(picture);
+    if (!picture) return this.#keep(file, signal);
+    if (picture.size) await this.#presentPicture(picture);
+    return signal.aborted ? undefined : this.#analyse(picture, signal);
   }
 
   async #keep(file, signal) {
@@ -51,48 +56,81 @@ export class Session {
     if (!signal.aborted) await this.openSlide(id);
   }
 
-  async #analyse(file, { url, size }, signal) {
-    if (size) await this.#present(file.name, size, (stage) => stage.openPicture(url, size));
-    working("finding nuclei …");
+  async #presentPicture(picture) {
+    await this.#present(picture.file.name, (stage) => {
+      this.#picture = picture;
+      return stage.openPicture(picture.url, picture.size);
+    });
+  }
+
+  async #analyse({ file, size }, signal) {
     try {
+      const wishes = readWishes();
+      working("finding nuclei …");
       await this.#parts.status.ready();
-      const picture = await Picture.analyse(file, url, readWishes(), signal);
+      const found = await Picture.analyse(file, wishes, signal);
       if (signal.aborted) return;
-      this.subject = picture;
-      this.#parts.stage.outlines = picture.outlines;
-      this.#tell(picture);
-      address(null);
+      if (!size) await this.#present(file.name, (stage) => stage.close()); // the service could read what the browser cannot
+      this.#tellPicture(found);
     } finally {
       if (!signal.aborted) working(null);
+      $("again").hidden = !this.#picture; // also after a failure: said otherwise, it may go well
     }
+  }
+
+  #tellPicture(picture) {
+    clearResults();
+    this.subject = picture;
+    this.#parts.stage.show(picture.outlines);
+    this.#tell(picture);
+    address(null);
   }
 
   /** Show a slide that the service keeps. */
   async openSlide(id) {
     const signal = this.#begin();
-    const slide = await Slide.find(id);
+    const slide = await this.#find(id);
     const image = await slide.image();
     if (signal.aborted) return;
-    await this.#present(slide.name, slide.size, (stage) => stage.openPyramid(image, slide.size));
-    if (signal.aborted) return;
+    const here = await this.#present(slide.name, (stage) => stage.openPyramid(image, slide.size));
+    if (!here) return;
     this.subject = slide;
     address(id);
     this.#parts.slides.current = id;
     await this.#results();
-    if (signal.aborted) return; // another one is in view: its card must not offer work on this one
+    if (slide !== this.subject) return; // another one is in view: its card must not offer work on this one
     this.#parts.attempt(() => this.#parts.slides.list());
-    this.#parts.attempt(() => this.#parts.jobs.offer(slide, readWishes));
+    this.#parts.jobs.offer(slide, readWishes);
   }
 
-  async #present(name, size, open) {
-    clearResults();
-    this.subject?.close();
-    this.subject = null;
-    for (const id of ["welcome", "scalebar", "again"]) $(id).hidden = true;
+  async #find(id) {
+    try {
+      return await Slide.find(id);
+    } catch (error) {
+      if (error.status === 404) this.#parts.attempt(() => this.#parts.slides.list()); // it is not there any more
+      throw error;
+    }
+  }
+
+  /** Put an image on the stage; resolves to whether it is still the one in view. */
+  async #present(name, open) {
+    const scene = ++this.#scene;
+    this.#clear();
+    $("welcome").hidden = true;
     $("toolbar").hidden = false;
     $("subject").textContent = name;
     for (const scrolled of [window, $("panel")]) scrolled.scrollTo(0, 0); // where the results will be
     await open(this.#parts.stage);
+    return scene === this.#scene;
+  }
+
+  /** Leave what is in view. */
+  #clear() {
+    this.#parts.jobs.leave();
+    clearResults();
+    forget(this.#picture);
+    this.subject = this.#picture = null;
+    for (const id of ["scalebar", "again"]) $(id).hidden = true;
   }
 
   #tell({ summary, qc, space, provenance }) {
@@ -103,7 +141,6 @@ export class Session {
     if (qc) showQuality(qc);
     showOrigin(space, provenance);
     if (summary) showSaves(this.subject.saves(), this.subject.name, this.#parts.attempt);
-    $("again").hidden = this.subject.kind !== "picture";
     this.#parts.stage.refresh();
   }
 
@@ -118,9 +155,9 @@ export class Session {
   }
 
   async #lay(slide) {
-    this.#version += 1;
-    const overlay = await slide.overlay(this.#parts.palette, this.#version);
-    if (slide === this.subject) await this.#parts.stage.overlay(overlay);
+    const version = ++this.#version;
+    const overlay = await slide.overlay(this.#parts.palette, version);
+    if (slide === this.subject && version === this.#version) this.#parts.stage.overlay(overlay);
   }
 
   /** Results of the slide in view may have changed. */
@@ -129,11 +166,24 @@ export class Session {
     if (slide?.kind !== "slide") return;
     if (!finished && Date.now() - this.#refreshed < REFRESH_MS) return;
     this.#refreshed = Date.now();
-    await slide.refresh();
-    if (slide === this.subject) await this.#results();
-    if (finished) {
-      this.#parts.jobs.offer(slide, readWishes);
+    if (!(await this.#refresh(slide)) || slide !== this.subject) return;
+    await this.#results();
+    if (finished && slide === this.subject) this.#parts.jobs.offer(slide, readWishes);
+    await this.#recount();
+    if (finished) await this.#parts.slides.list();
+  }
+
+  /** Ask for a slide again; false if it is not there any more, which is said. */
+  async #refresh(slide) {
+    try {
+      await slide.refresh();
+      return true;
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      this.gone(slide.id);
+      complain({ title: "Slide deleted", message: `${slide.name} was deleted meanwhile` });
       await this.#parts.slides.list();
+      return false;
     }
   }
 
@@ -145,12 +195,13 @@ export class Session {
 
   /** Analyse the picture in view again, as the reader wishes now. */
   async again() {
-    if (this.subject?.kind === "picture") await this.openFile(this.subject.file);
+    if (this.#picture) await this.#analyse(this.#picture, this.#begin());
   }
 
   /** The service is back, or the key has changed. */
   async recover() {
     this.#parts.stage.reload();
+    takeUp();
     await this.#parts.slides.list();
   }
 
@@ -158,10 +209,10 @@ export class Session {
   gone(id) {
     if (this.subject?.kind !== "slide" || this.subject.id !== id) return;
     this.#begin();
-    clearResults();
-    this.subject = null;
+    this.#clear();
+    this.#scene += 1;
     this.#parts.stage.close();
-    for (const hidden of ["toolbar", "scalebar", "again"]) $(hidden).hidden = true;
+    $("toolbar").hidden = true;
     $("welcome").hidden = false;
     $("subject").textContent = "";
     address(null);
@@ -185,30 +236,43 @@ export class Session {
     this.#parts.stage.selected = one;
     this.#parts.stage.refresh();
     $("nucleus").hidden = true;
-    if (one) showNucleus(one, this.#parts.palette, () => this.select(null));
+    if (!one) return;
+    showNucleus(one, this.#parts.palette, () => this.select(null));
+    bring($("nucleus"));
   }
 
   /** Tell what lies in a polygon. */
   async count(polygon) {
     const { subject } = this;
     if (!subject) return;
-    const drop = () => this.dropRegion();
-    showCounting(drop);
-    const found = await subject.composition(polygon, this.#parts.palette).catch((problem) => {
-      if (this.#parts.stage.shape === polygon) drop();
+    showCounting(() => this.dropRegion());
+    await this.#count(subject, polygon).catch((problem) => {
+      if (this.#parts.stage.shape === polygon) this.dropRegion();
       throw problem;
     });
-    if (this.#parts.stage.shape === polygon) showRegion(found, this.#parts.palette, drop, this.#actions(polygon));
+    if (this.#parts.stage.shape === polygon) bring($("region"));
+  }
+
+  async #count(subject, polygon) {
+    const found = await subject.composition(polygon, this.#parts.palette);
+    if (this.#parts.stage.shape !== polygon) return;
+    showRegion(found, this.#parts.palette, () => this.dropRegion(), this.#actions(polygon));
+  }
+
+  /** Count the region again that is shown: there may be more in it now. */
+  async #recount() {
+    const { regions, stage } = this.#parts;
+    if (stage.shape && !regions.drawing) await this.#count(this.subject, stage.shape);
   }
 
   #actions(polygon) {
-    const { jobs, attempt } = this.#parts;
+    const { jobs } = this.#parts;
     const slide = this.subject;
-    if (slide.kind !== "slide" || slide.entry.origin === "tiles" || jobs.busy) return [];
-    const start = () => jobs.start(slide, readWishes(), boxOf(polygon));
-    return [h("button", { type: "button", id: "start-region", click: () => attempt(start) }, "Analyse this region")];
+    if (slide.kind !== "slide" || slide.entry.origin === "tiles") return [];
+    return [jobs.button("start-region", "Analyse this region", () => jobs.start(slide, readWishes(), boxOf(polygon)))];
   }
 
+  /** Show no region any more. */
   dropRegion() {
     this.#parts.stage.shape = null;
     this.#parts.stage.refresh();
@@ -227,12 +291,6 @@ export class Session {
     else if (stage.selected) this.select(null);
     else if (stage.shape) this.dropRegion();
   }
-}
-
-/** The whole pixels around a polygon: what a job takes as its region. */
-function boxOf(polygon) {
-  const [xs, ys] = [polygon.map(([x]) => x), polygon.map(([, y]) => y)];
-  return [Math.floor(Math.min(...xs)), Math.floor(Math.min(...ys)), Math.ceil(Math.max(...xs)), Math.ceil(Math.max(...ys))];
 }
 
 /** Say that something takes its time; null: not any more. */

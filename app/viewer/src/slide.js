@@ -103,8 +103,6 @@ export class Slide {
     const found = await askJson(`${this.path}/nuclei?${query}`);
     return new Outlines(found.features).at(x, y, reach, palette);
   }
-
-  close() {}
 }
 
 /** What to call a slide: the name that this tab uploaded it under, else that of its path, else its format and id. */

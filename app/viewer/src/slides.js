@@ -1,7 +1,7 @@
 // Which slides does the service keep for this reader, and how does a new one come in?
 
 import { ask, askJson, sendJson, upload } from "./api.js";
-import { $, h, show } from "./dom.js";
+import { $, bring, h, show } from "./dom.js";
 import { rememberName, slideName } from "./slide.js";
 import { bytes, whole } from "./words.js";
 
@@ -32,16 +32,18 @@ export class Slides {
     const told = [`${whole(entry.width)} × ${whole(entry.height)}`, entry.model ? "analysed" : ""].filter(Boolean).join(", ");
     const name = slideName(entry);
     return h("li", { "data-slide": entry.id },
-      h("button", { type: "button", class: "plain name", title: name, "aria-current": entry.id === this.current ? "true" : null, click: () => this.onOpen(entry.id) }, name),
+      h("button", { type: "button", class: "plain name", "data-focus": `open-${entry.id}`, "aria-current": entry.id === this.current ? "true" : null, click: () => this.onOpen(entry.id) }, name),
       h("span", { class: "quiet" }, told),
-      h("button", { type: "button", class: "plain", "aria-label": `Delete ${name}`, click: () => this.#confirm(entry, name) }, "Delete"));
+      h("button", { type: "button", class: "plain", "data-focus": `delete-${entry.id}`, "aria-label": `Delete ${name}`, click: () => this.#confirm(entry, name) }, "Delete"));
   }
 
   #confirm(entry, name) {
     const dialog = $("dialog");
     const remove = async () => {
       dialog.close();
-      await ask(`v1/slides/${entry.id}`, { method: "DELETE" });
+      await ask(`v1/slides/${entry.id}`, { method: "DELETE" }).catch((error) => {
+        if (error.status !== 404) throw error; // somebody else deleted it before
+      });
       this.onGone(entry.id);
       await this.list();
     };
@@ -57,14 +59,15 @@ export class Slides {
     const input = h("input", { type: "text", id: "path-field", placeholder: "folder/slide.svs", autocomplete: "off" });
     const form = h("form", { class: "row", submit: (event) => {
       event.preventDefault();
-      if (input.value.trim()) this.attempt(() => this.#register(input.value.trim()));
+      if (input.value.trim()) this.attempt(() => this.#register(input));
     } }, input, h("button", { type: "submit" }, "Add"));
     return h("details", {}, h("summary", {}, "Add one by its path"),
       h("label", { for: "path-field", class: "quiet" }, "Path below the service's slide folder"), form);
   }
 
-  async #register(path) {
-    const { id } = await sendJson("v1/slides", { path });
+  async #register(input) {
+    const { id } = await sendJson("v1/slides", { path: input.value.trim() });
+    input.value = "";
     await this.onOpen(id);
   }
 
@@ -76,8 +79,9 @@ export class Slides {
     signal.addEventListener("abort", () => cancel.abort());
     const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress of the upload" });
     const words = h("p", { class: "quiet", id: "upload-progress" });
-    show($("job"), h("h2", {}, "Upload"), bar, words,
+    show($("upload"), h("h2", {}, "Upload"), bar, words,
       h("div", { class: "row" }, h("button", { type: "button", click: () => cancel.abort() }, "Cancel")));
+    bring($("upload"));
     const tell = (sent, total) => {
       bar.value = sent / total;
       words.textContent = sent < total ? `${bytes(sent)} of ${bytes(total)}` : "received, being checked";
@@ -87,7 +91,7 @@ export class Slides {
       rememberName(entry.id, file.name);
       return entry.id;
     } finally {
-      $("job").hidden = true;
+      $("upload").hidden = true;
     }
   }
 }

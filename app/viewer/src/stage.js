@@ -5,6 +5,8 @@ import { highlight } from "./outlines.js";
 
 const OpenSeadragon = window.OpenSeadragon;
 const LINE = 1.8; // CSS pixels
+const CLOSE = 2; // image pixels: a wider outline hides small nuclei, so lines grow thinner from afar
+const FAINT = 0.6; // CSS pixels, but not thinner than this
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** The image, its overlay pyramid, and lines over both. */
@@ -12,7 +14,8 @@ export class Stage {
   #viewer;
   #canvas;
   #element;
-  #overlay = null;
+  #overlays = []; // the one in view, and the one that is still loaded to replace it
+  #failed = new Map(); // tiles that did not come: the tiled image of each
   #redraw = 0;
   #opacity = 1;
 
@@ -54,7 +57,12 @@ export class Stage {
     this.#viewer.addHandler("canvas-click", (event) => {
       if (event.quick && this.size) this.onClick(...this.toImage(event.position));
     });
-    this.#viewer.addHandler("tile-load-failed", () => this.onTileFailed());
+    for (const viewer of [this.#viewer, this.#viewer.navigator]) {
+      viewer.addHandler("tile-load-failed", ({ tile, tiledImage }) => {
+        this.#failed.set(tile, tiledImage);
+        this.onTileFailed();
+      });
+    }
     new ResizeObserver(() => this.refresh()).observe(element);
   }
 
@@ -73,9 +81,8 @@ export class Stage {
   }
 
   #open(source, size, large) {
+    this.#empty();
     this.size = size;
-    this.outlines = this.selected = this.shape = null;
-    this.#overlay = null;
     this.#viewer.navigator.element.hidden = !large;
     this.#authorise(large);
     return new Promise((resolve, reject) => {
@@ -89,38 +96,53 @@ export class Stage {
     });
   }
 
+  #empty() {
+    this.size = this.outlines = this.selected = this.shape = null;
+    this.#overlays = [];
+    this.#failed.clear();
+  }
+
   #authorise(large) {
     this.#viewer.loadTilesWithAjax = large; // tiles then carry the key; a picture of the browser's needs none
     this.#viewer.setAjaxHeaders(large && key.get() ? keyHeaders() : {}, true);
   }
 
-  /** Lay a pyramid of outlines over the image; the former one stays until the new one is complete. */
+  /** Show a picture's outlines; what was selected or drawn among others is gone with them. */
+  show(outlines) {
+    this.outlines = outlines;
+    this.selected = this.shape = null;
+    this.refresh();
+  }
+
+  /** Lay a pyramid of outlines over the image; the one in view stays until the new one is complete. */
   overlay(source) {
-    const former = this.#overlay;
-    return new Promise((resolve) => {
-      this.#viewer.addTiledImage({
-        tileSource: source,
-        opacity: this.#opacity,
-        loadTilesWithAjax: true,
-        ajaxHeaders: keyHeaders(),
-        success: ({ item }) => {
-          this.#overlay = item;
-          const settled = () => {
-            if (former && this.#viewer.world.getIndexOfItem(former) >= 0) this.#viewer.world.removeItem(former);
-            resolve();
-          };
-          if (!former || item.getFullyLoaded()) settled();
-          else item.addOnceHandler("fully-loaded-change", settled);
-        },
-        error: () => resolve(),
-      });
+    this.#viewer.addTiledImage({
+      tileSource: source,
+      opacity: this.#opacity,
+      loadTilesWithAjax: true,
+      ajaxHeaders: keyHeaders(),
+      success: ({ item }) => this.#replace(item),
     });
+  }
+
+  #replace(item) {
+    const [shown, ...late] = this.#overlays;
+    for (const other of late) this.#viewer.world.removeItem(other); // newer outlines came before it was complete
+    this.#overlays = shown ? [shown, item] : [item];
+    if (this.#opacity === 0) this.#settle();
+    else item.addOnceHandler("fully-loaded-change", () => this.#overlays.at(-1) === item && this.#settle());
+  }
+
+  /** Leave nothing but the newest outlines. */
+  #settle() {
+    const newest = this.#overlays.pop();
+    for (const other of this.#overlays) this.#viewer.world.removeItem(other);
+    this.#overlays = newest ? [newest] : [];
   }
 
   /** Show nothing. */
   close() {
-    this.size = this.outlines = this.selected = this.shape = null;
-    this.#overlay = null;
+    this.#empty();
     this.#viewer.close();
     this.#viewer.navigator.element.hidden = true;
     this.refresh();
@@ -129,17 +151,18 @@ export class Stage {
   /** Load again what failed while the service was away. */
   reload() {
     this.#authorise(this.#viewer.loadTilesWithAjax);
-    for (let i = 0; i < this.#viewer.world.getItemCount(); i++) {
-      const item = this.#viewer.world.getItemAt(i);
-      if (item.loadTilesWithAjax) item.reset();
-    }
+    for (const tile of this.#failed.keys()) tile.exists = true; // OpenSeadragon asks only once for what does not exist
+    const items = new Set(this.#failed.values());
+    for (const item of items) if (item.viewer.world.getIndexOfItem(item) >= 0) item.reset();
+    this.#failed.clear();
     this.refresh();
   }
 
   /** Strength of all outlines, 0 to 1. */
   set opacity(value) {
     this.#opacity = value;
-    this.#overlay?.setOpacity(value);
+    for (const item of this.#overlays) item.setOpacity(value);
+    if (value === 0) this.#settle(); // what is hidden is not loaded, so it would never be complete
     this.refresh();
   }
 
@@ -214,13 +237,14 @@ export class Stage {
     const [x, y] = this.toImage({ x: 0, y: 0 });
     context.setTransform(ratio * scale, 0, 0, ratio * scale, -x * ratio * scale, -y * ratio * scale);
     context.lineJoin = "round";
-    this.#drawLines(context, [x, y, x + width / scale, y + height / scale], LINE / scale);
+    this.#drawLines(context, [x, y, x + width / scale, y + height / scale], scale);
     this.onMove();
   }
 
-  #drawLines(context, box, width) {
+  #drawLines(context, box, scale) {
+    const width = LINE / scale;
     context.globalAlpha = this.#opacity;
-    this.outlines?.draw(context, this.palette, box, Math.min(width, 4));
+    this.outlines?.draw(context, this.palette, box, Math.min(width, Math.max(CLOSE, FAINT / scale)));
     context.globalAlpha = 1;
     if (this.shape?.length) drawShape(context, this.shape, width);
     if (this.selected) highlight(context, this.selected, this.palette, width);

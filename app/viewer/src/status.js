@@ -30,12 +30,6 @@ export class Status {
     return this.#element.dataset.state;
   }
 
-  /** Somebody found the service unreachable. */
-  lost() {
-    if (this.state !== "lost") this.#tell("lost");
-    this.#later();
-  }
-
   /** Resolves as soon as the service is ready. */
   async ready() {
     if (this.state === "ready") return;

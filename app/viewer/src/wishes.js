@@ -2,15 +2,15 @@
 
 import { askJson } from "./api.js";
 import { $, h, show } from "./dom.js";
+import { scaleField, scaleIn } from "./scale.js";
 
 const DEFAULT = "service default";
 
 /** Show the fields; the models are filled in as soon as the service lists them. `onAgain` analyses the image again. */
 export function showWishes(element, config, onAgain) {
-  const { min_mpp: least, max_mpp: most } = config.limits;
   show(element, h("h2", {}, "How to analyse"), h("div", { class: "fields" },
     h("label", {}, "Scale, µm per pixel",
-      h("input", { type: "number", id: "wish-mpp", step: "any", min: least, max: most, placeholder: "from the file" })),
+      scaleField("wish-mpp", config.limits, { placeholder: "from the file" })),
     h("label", {}, "Profile", h("select", { id: "wish-profile" },
       h("option", { value: "" }, DEFAULT),
       h("option", { value: "fast" }, "fast: one view"),
@@ -26,7 +26,7 @@ export async function listModels() {
   $("wish-model").replaceChildren(h("option", { value: "" }, DEFAULT), ...options);
 }
 
-/** What was said: `{mpp, profile, model}`, each empty if nothing was. */
+/** What was said: `{mpp, profile, model}`, each empty if nothing was; a `Problem` if the scale is none. */
 export function readWishes() {
-  return { mpp: $("wish-mpp").value, profile: $("wish-profile").value, model: $("wish-model").value };
+  return { mpp: scaleIn($("wish-mpp")), profile: $("wish-profile").value, model: $("wish-model").value };
 }
