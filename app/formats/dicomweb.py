@@ -38,15 +38,24 @@ def send(file: Path, url: str, token: str | None = None) -> None:
         raise NotStored(f"the archive answered {status} to {file.name}") from None
     except requests.RequestException as error:
         raise NotStored(f"the archive was not reached with {file.name}: {type(error).__name__}") from None
+    except (KeyError, SyntaxError):  # no Content-Type, or broken XML
+        raise NotStored(f"the archive answered to {file.name} what cannot be read") from None
     _check_taken(made.SOPInstanceUID, answer, file.name)
 
 
 def _client(session: requests.Session, url: str, token: str | None) -> DICOMwebClient:
     if token:
         session.auth = partial(_with_token, token=token)  # a header alone would give way to an entry in ~/.netrc
+    session.hooks["response"].append(_plainly)
     client = DICOMwebClient(url.rstrip("/"), session, timeout=TIMEOUT_S)
     client.set_http_retry_params(retry=False)  # it would send the rest of what it has sent already
     return client
+
+
+def _plainly(response: requests.Response, **_: object) -> None:
+    """Take parameters off the answer's type: with a charset, the client would not read which objects were taken."""
+    if kind := response.headers.get("Content-Type"):
+        response.headers["Content-Type"] = kind.partition(";")[0].strip()
 
 
 def _with_token(request: requests.PreparedRequest, token: str) -> requests.PreparedRequest:

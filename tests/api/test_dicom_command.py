@@ -170,6 +170,7 @@ TAKEN = told(200, "00081199")
 REFUSALS = {
     "reason A700": told(202, "00081198", **{"00081197": {"vr": "US", "Value": [0xA700]}}),
     "did not confirm": lambda made: (200, "text/html", b"thank you"),
+    "cannot be read": lambda made: (200, "application/dicom+xml", b"<thank you"),
     "answered 401": lambda made: (401, "text/plain", b""),
     "answered 503": lambda made: (503, "text/plain", b""),
 }
@@ -204,6 +205,14 @@ def test_an_archive_that_does_not_take_an_object_is_told(made, reason):
     with archive(REFUSALS[reason]) as (address, received), pytest.raises(NotStored, match=reason):
         send(made, address)
     assert [authorization for _, authorization, _ in received] == [None]
+
+
+def test_an_answer_with_a_charset_is_read(made):
+    from app.formats.dicomweb import send
+
+    with archive(lambda one: (200, "application/dicom+json; charset=utf-8", TAKEN(one)[2])) as (address, received):
+        send(made, address)
+    assert [modality for _, _, modality in received] == ["SR"]
 
 
 def test_an_archive_that_is_not_there_is_told(karyon, tmp_path, monkeypatch, capsys):

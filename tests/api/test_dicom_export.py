@@ -51,6 +51,18 @@ async def test_an_export_is_a_dicom_file(rooted, data_root, tmp_path, kind):
     assert (packed.headers["content-encoding"], packed.content) == ("gzip", file.content)
 
 
+async def test_an_uploaded_file_is_referred_to_as_well(service, data_root, tmp_path):
+    level0 = real(data_root, tmp_path / "d", placed=False) / "level-0-frames-0-30.dcm"
+    headers = {"Content-Type": "application/octet-stream"}
+    sent = await service.http.post("/v1/slides?filename=a.dcm", content=level0.read_bytes(), headers=headers)
+    store = service.app.state.services.slides.library.store
+    store.put_tile(sent.json()["id"], cut_up(300)[0])
+    file = await service.http.get(f"{sent.headers['location']}/export?format=dicom-ann")
+    read = pydicom.dcmread(io.BytesIO(file.content))
+    uid = pydicom.dcmread(level0, stop_before_pixels=True).SOPInstanceUID
+    assert read.ReferencedImageSequence[0].ReferencedSOPInstanceUID == uid
+
+
 async def test_what_cannot_be_written_is_refused_before_the_answer_begins(rooted, data_root, tmp_path):
     folder = real(data_root, tmp_path / "slides" / "d", placed=False)
     empty = (await rooted.http.post("/v1/slides", json={"path": "d"})).headers["location"]
