@@ -294,11 +294,13 @@ def test_what_is_not_one_file_is_answered_by_what_to_do(analysed, folder):
 
 
 def test_a_scale_may_have_a_decimal_comma(analysed):
+    analysed.select_option("#save-form", label="CSV table")
     analysed.fill("#wish-mpp", "0,25")
     with analysed.expect_request("**/v1/segment*") as caught:
         analysed.click("#again")
     assert "mpp=0.25" in caught.value.url
     analysed.wait_for_function("() => document.querySelector('#origin').innerText.includes('0.25 µm')")
+    assert analysed.locator("#save-form option:checked").inner_text() == "CSV table"  # what was chosen stays
 
 
 def test_a_scale_that_is_no_figure_is_refused(analysed):

@@ -265,7 +265,7 @@ def test_a_slide_without_scale_is_asked_for_it(open_page, drop, seen):
 def analyse_again(page: Any) -> None:
     """Run a job on what is analysed already, by a press that leaves the focus where it is."""
     page.locator("#start").wait_for()
-    draw(page, REGION)
+    draw(page, [REGION[0] + 60, REGION[1] + 60, REGION[2] - 60, REGION[3] - 60])
     page.locator("#start-region").wait_for()
     with page.expect_response("**/events"):
         page.evaluate("() => document.querySelector('#start-region').click()")

@@ -125,12 +125,15 @@ export class Jobs {
     this.#following = following;
     this.#draw(id, { state: "queued", done: 0, total: 0 });
     this.#renewAll();
-    const job = await this.#watch(id, following.signal);
+    const job = await this.#watch(id, following.signal).finally(() => this.#unfollow(following));
     if (following.signal.aborted) return;
-    this.#following = null;
-    this.#renewAll();
     await this.onProgress(true);
     if (job?.state === "failed") this.#fail(job);
+  }
+
+  #unfollow(following) {
+    if (this.#following === following) this.#following = null;
+    this.#renewAll();
   }
 
   async #watch(id, signal) {

@@ -79,7 +79,7 @@ export class Session {
   }
 
   #tellPicture(picture) {
-    clearResults();
+    for (const id of ["nucleus", "region"]) $(id).hidden = true; // they tell of a former analysis
     this.subject = picture;
     this.#parts.stage.show(picture.outlines);
     this.#tell(picture);

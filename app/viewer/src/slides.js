@@ -91,7 +91,7 @@ export class Slides {
       rememberName(entry.id, file.name);
       return entry.id;
     } finally {
-      $("upload").hidden = true;
+      if (bar.isConnected) $("upload").hidden = true; // else it tells of another file by now
     }
   }
 }
