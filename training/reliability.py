@@ -28,7 +28,7 @@ class Answers:
 
     Attributes:
         image: (N,) index of the image.
-        named: (N,) class, 0..5.
+        named: (N,) class, 0..5; -1 where it stayed open.
         sure: (N,) probability of that class, 0..1.
         met: (N,) whether the nucleus meets a true one at IoU > 0.5.
         right: (N,) whether it does, and the class is right.

@@ -20,6 +20,7 @@ from app import main
 from app.main import create_app
 from app.nuclei.types import Engine, UInt8
 from app.settings import Settings
+from app.slides.running import Run
 from tests.built import build_model, manifest_of
 
 pytestmark = pytest.mark.anyio
@@ -164,6 +165,21 @@ def png(tissue: UInt8) -> bytes:
 @pytest.fixture
 def encoded() -> Callable[..., bytes]:
     return as_bytes
+
+
+@pytest.fixture
+def third_interrupted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Slide commands are interrupted in the third window that they begin; a 1 for each begun."""
+    whole, seen = Run._one, []
+
+    def interrupted(self: Run, *arguments: Any) -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        whole(self, *arguments)
+
+    monkeypatch.setattr(Run, "_one", interrupted)
+    return seen
 
 
 @pytest.fixture

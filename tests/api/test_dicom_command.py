@@ -58,16 +58,8 @@ def test_only_the_kinds_that_are_wanted_are_written(karyon, tmp_path):
     assert names(tmp_path / "out") == ["ann.dcm", "sr.dcm"]
 
 
-def test_an_interrupted_command_goes_on_where_it_was(karyon, tmp_path, monkeypatch):
-    whole, seen = Run._one, []
-
-    def interrupted(self, *arguments):
-        seen.append(1)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        whole(self, *arguments)
-
-    monkeypatch.setattr(Run, "_one", interrupted)
+def test_an_interrupted_command_goes_on_where_it_was(karyon, tmp_path, third_interrupted):
+    seen = third_interrupted
     assert karyon() == cli.INTERRUPTED
     assert ".out.karyon" in names(tmp_path)
     begun = len(seen)

@@ -13,7 +13,6 @@ from app.api import inprocess
 from app.formats import parquet
 from app.nuclei.errors import EngineUnavailable
 from app.serving.device import Opener
-from app.slides.running import Run
 from tests.drawn import draw_tissue
 
 
@@ -49,16 +48,8 @@ def test_windows_of_any_size_write_the_same_nuclei(karyon, tmp_path):
     assert sorted(row.split(",", 4)[1:4] for row in one) == sorted(row.split(",", 4)[1:4] for row in other)
 
 
-def test_an_interrupted_command_goes_on_where_it_was(karyon, tmp_path, monkeypatch):
-    whole, seen = Run._one, []
-
-    def interrupted(self, *arguments):
-        seen.append(1)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        whole(self, *arguments)
-
-    monkeypatch.setattr(Run, "_one", interrupted)
+def test_an_interrupted_command_goes_on_where_it_was(karyon, tmp_path, third_interrupted):
+    seen = third_interrupted
     assert karyon("--mpp", "0.5", "--window", "300") == cli.INTERRUPTED
     assert names(tmp_path) == [".out.geojson.karyon"]
     assert karyon("--mpp", "0.5", "--window", "300") == cli.OK
